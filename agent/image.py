@@ -1,0 +1,151 @@
+"""From encoded bytes to gray levels: the one decoder of agent and training.
+
+Invariants
+- Bytes are hostile. The format is read from the content, only the formats below are tried, and the header's size is
+  checked before a pixel is allocated.
+- No scaling depends on the data: 16-bit gray maps 0…65535 to 0…255 by ``round(v / 257)``, whatever the picture shows.
+- A picture that does not decode to its last line is never handed on.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from agent.errors import ImageError, TruncatedImage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PilImage
+
+#: What a weld camera writes. Imported by name above, so that a stray file does not make Pillow load forty decoders.
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        PngImagePlugin.PngImageFile,
+        JpegImagePlugin.JpegImageFile,
+        BmpImagePlugin.BmpImageFile,
+        TiffImagePlugin.TiffImageFile,
+        PpmImagePlugin.PpmImageFile,
+        WebPImagePlugin.WebPImageFile,
+    )
+)
+#: 64 megapixels: above any process camera, and 64 MB of gray at most in memory.
+MAX_PIXELS = 64 * 1024 * 1024
+
+#: What Pillow's decoders raise on damaged bytes. None of them tells a cut from a wrong byte, so the caller, who knows
+#: whether the file may still grow, decides.
+_DAMAGED = (
+    ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError,
+    ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+_EXIF_DATETIME_ORIGINAL, _EXIF_SUBSEC_ORIGINAL, _EXIF_OFFSET_ORIGINAL = 0x9003, 0x9291, 0x9011
+_EXIF_IFD = 0x8769
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, turned upright, before any preprocessing that a bundle asks for."""
+
+    image: PilImage  #: mode "L" or "RGB", upright
+    width: int  #: pixels, upright
+    height: int
+    taken_at: datetime | None = None  #: EXIF DateTimeOriginal; naive where the camera gave no zone
+
+    @classmethod
+    def from_array(cls, array: np.ndarray) -> Picture:
+        """A picture from uint8 gray levels [height, width] or colours [height, width, 3] (RGB)."""
+        image = Image.fromarray(np.ascontiguousarray(array))
+        return cls(image, image.width, image.height)
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode an encoded image completely.
+
+    Raises ``TruncatedImage`` where more bytes could still make it whole (empty, or ends too soon) and ``ImageError``
+    with the code ``unsupported_format``, ``image_too_large`` or ``unreadable_image`` where they could not.
+    """
+    if not data:
+        raise TruncatedImage("unreadable_image", "the file is empty")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large headers and odd EXIF; the size is our own check, the rest does not matter here.
+            warnings.simplefilter("ignore")
+            return _decode(data, max_pixels)
+    except Image.UnidentifiedImageError:
+        raise TruncatedImage("unsupported_format", f"not an image of {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise ImageError("image_too_large", f"more than {max_pixels} pixels") from None
+    except _DAMAGED as error:
+        raise TruncatedImage("unreadable_image", _one_line(error)) from None
+
+
+def _decode(data: bytes, max_pixels: int) -> Picture:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if image.width * image.height > max_pixels:
+            raise ImageError("image_too_large", f"{image.width}×{image.height}, more than {max_pixels} pixels")
+        image.load()
+        exif = image.getexif()
+        taken_at = _taken_at(exif) if exif else None
+        upright = ImageOps.exif_transpose(image) if exif else image
+        plain = _to_8_bit(upright)
+        return Picture(plain, plain.width, plain.height, taken_at)
+
+
+def _to_8_bit(image: PilImage) -> PilImage:
+    """Any mode to "L" or "RGB". An alpha channel is dropped: a camera's picture is what it saw, not how it blends."""
+    mode = image.mode
+    if mode in ("L", "RGB"):
+        return image
+    if mode.startswith("I;16") or mode == "I":
+        # Pillow opens 16-bit gray as "I;16" or, from some formats, as 32-bit "I".
+        levels = np.asarray(image).astype(np.int64)
+        if levels.size and (levels.min() < 0 or levels.max() > 65535):
+            raise ImageError("unsupported_format", "32-bit gray levels; save 8 or 16 bits a pixel")
+        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+    if mode in ("1", "LA", "La"):
+        return image.convert("L")
+    if mode == "P":
+        # A gray palette (BMP writes 8-bit gray so) stays gray; any other becomes colour.
+        return image.convert("RGB")
+    if mode in ("RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "PA"):
+        return image.convert("RGB")
+    raise ImageError("unsupported_format", f"pixels of mode {mode}; save 8 or 16-bit gray, RGB, RGBA or CMYK")
+
+
+def _taken_at(exif: Image.Exif) -> datetime | None:
+    """EXIF DateTimeOriginal, with its zone where the camera wrote one. Nonsense is unknown, not an error."""
+    fields = exif.get_ifd(_EXIF_IFD)
+    stamp = fields.get(_EXIF_DATETIME_ORIGINAL)
+    if not isinstance(stamp, str):
+        return None
+    fraction = str(fields.get(_EXIF_SUBSEC_ORIGINAL, "")).strip()
+    zone = str(fields.get(_EXIF_OFFSET_ORIGINAL, "")).strip()
+    text = f"{stamp.strip()}.{fraction[:6] if fraction.isdigit() else '0'}"
+    for form, value in (("%Y:%m:%d %H:%M:%S.%f%z", text + zone), ("%Y:%m:%d %H:%M:%S.%f", text)):
+        try:
+            return datetime.strptime(value, form)
+        except ValueError:
+            continue
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,121 @@
+"""The ports: what the rooms ask of each other. One or two methods each; the order of calls is part of the port.
+
+source.run(offer, stop) ─▶ offer(frame) ─▶ model.judge(picture) ─▶ ledger.commit ─▶ source.release(keys)
+                                                                      │
+                                                             sink.deliver(batch), again and again
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agent.frame import Frame
+from agent.image import Picture
+from agent.result import ModelFacts
+
+
+class Offer(Protocol):
+    """How a source hands over a frame. Blocks while the queue is full: that is the backpressure."""
+
+    def __call__(self, frame: Frame) -> bool:
+        """True when the frame was taken; False when the agent stops and wants no more."""
+        ...
+
+
+class Source(Protocol):
+    """Where frames come from. Constructing a source neither opens nor starts anything."""
+
+    name: str
+
+    def run(self, offer: Offer, stop: threading.Event, *, once: bool = False) -> None:
+        """Offer every frame once, in this thread, until ``stop`` is set; with ``once`` until all there is was offered.
+
+        A source that cannot reach its images says so on health and keeps trying.
+        """
+        ...
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """These frames are durable: archive, delete or keep them. Called from another thread, after the commit.
+
+        A kill may come between commit and release; ``run`` then meets the frame again, sees that the ledger has it, and
+        releases it itself.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """For the status topic: at least ``name``, ``type`` and ``state`` ("watching", "missing", "stalled", …)."""
+        ...
+
+
+class SeenKeys(Protocol):
+    """The ledger as a source sees it."""
+
+    def seen(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of ``keys`` that have a result."""
+        ...
+
+    def forget_seen(self, source: str, present: Callable[[bytes], bool]) -> int:
+        """Drop the keys of ``source`` for which ``present`` is false (files that are gone). How many went."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model says of one picture."""
+
+    probability: list[float]  #: one a label, summing to 1, as the graph's first output gives them
+    preprocess_ms: float
+    inference_ms: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """When a probability is a defect. See ``agent.bundle.postprocess.decide``."""
+
+    labels: tuple[str, ...]
+    good: tuple[int, ...]  #: indices of the labels that are no defect
+    threshold: float  #: at or above: NotOK
+    review: tuple[float, float] | None = None  #: low ≤ p < high: NotDecidable
+
+
+class Model(Protocol):
+    """A loaded bundle. ``judge`` is called from one thread."""
+
+    facts: ModelFacts
+    decision: Decision
+
+    def judge(self, picture: Picture) -> Judgement:
+        """Preprocess and run the model on one picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result in the ledger: what the sinks deliver, byte for byte."""
+
+    sequence: int
+    result_id: str
+    created_at: str  #: as in the result
+    image_name: str  #: as in the result
+    body: bytes  #: the result as UTF-8 JSON, without a line end
+
+
+class Sink(Protocol):
+    """Where results go. One thread calls ``deliver``, always with what follows the last accepted one."""
+
+    name: str
+
+    def deliver(self, batch: Sequence[Stored]) -> int:
+        """Deliver from the front, in order; return how many are durable at the far end (0 … len(batch)).
+
+        Trouble in mid-batch ends the call early with what was accepted so far. Trouble with the *first* one is raised:
+        ``RetryError`` (keep it and come back) or ``RejectError`` (this one never; dead letter).
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections; called once, after the last ``deliver``."""
+        ...
