@@ -2,10 +2,10 @@
 
 The journey of one image, one way and no way back:
 
-    source ──Frame──▶ preprocess ──array──▶ session ──outputs──▶ decide ──▶ Result ──▶ ledger commit ──▶ source.release
-                      (bundle)              (onnxruntime)        (bundle)             (durable)          (archive/delete)
-                                                                                         │
-                                                       shippers: JSON files · MQTT ◀─────┘  each with its own cursor
+    source ─Frame─▶ preprocess ─array─▶ session ─outputs─▶ decide ─▶ Result ─▶ ledger commit ─▶ source.release
+                    (bundle)            (onnxruntime)      (bundle)            (durable)        (archive/delete)
+                                                                                   │
+                                                 shippers: JSON files · MQTT ◀─────┘  each with its own cursor
 
 The ledger is the only truth. A source lets go of an image after the commit; a shipper moves its cursor after the
 file is renamed or the broker has acknowledged. Kill the process anywhere, and a restart goes on from the ledger.

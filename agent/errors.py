@@ -5,7 +5,7 @@ WeldwatchError
 │   ├── ConfigError       a key of the configuration: file, key path, what was found, what is allowed
 │   └── BundleError       a bundle that must not judge: the one in use (if any) goes on
 ├── ImageError            this image can never be inspected: a NotDecidable result with ``code`` as its reason
-│   └── TruncatedImage    … unless its file is still being written: the source looks again until ``incomplete_s``
+│   └── TruncatedImageError  … unless its file is still being written: the source looks again until ``incomplete_s``
 ├── RetryError            the far end is away or full: keep, back off, try again
 ├── RejectError           the far end will never take this one: dead letter with its reason, then go on
 └── FatalError            the agent cannot go on: say why, exit 1
@@ -46,7 +46,7 @@ class ImageError(WeldwatchError):
         super().__init__(f"{code}: {detail}")
 
 
-class TruncatedImage(ImageError):
+class TruncatedImageError(ImageError):
     """The bytes end too soon, or do not decode to the end: perhaps the file is still being written."""
 
 

@@ -26,10 +26,11 @@ from PIL import (
     PngImagePlugin,
     PpmImagePlugin,
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,
 )
 
-from agent.errors import ImageError, TruncatedImage
+from agent.errors import ImageError, TruncatedImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -79,22 +80,23 @@ class Picture:
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an encoded image completely.
 
-    Raises ``TruncatedImage`` where more bytes could still make it whole (empty, or ends too soon) and ``ImageError``
-    with the code ``unsupported_format``, ``image_too_large`` or ``unreadable_image`` where they could not.
+    Raises ``TruncatedImageError`` where more bytes could still make it whole (empty, or ends too soon) and
+    ``ImageError`` where they could not; the code is ``unsupported_format``, ``image_too_large`` or
+    ``unreadable_image``.
     """
     if not data:
-        raise TruncatedImage("unreadable_image", "the file is empty")
+        raise TruncatedImageError("unreadable_image", "the file is empty")
     try:
         with warnings.catch_warnings():
             # Pillow warns of large headers and odd EXIF; the size is our own check, the rest does not matter here.
             warnings.simplefilter("ignore")
             return _decode(data, max_pixels)
-    except Image.UnidentifiedImageError:
-        raise TruncatedImage("unsupported_format", f"not an image of {', '.join(FORMATS)}") from None
+    except UnidentifiedImageError:
+        raise TruncatedImageError("unsupported_format", f"not an image of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise ImageError("image_too_large", f"more than {max_pixels} pixels") from None
     except _DAMAGED as error:
-        raise TruncatedImage("unreadable_image", _one_line(error)) from None
+        raise TruncatedImageError("unreadable_image", _one_line(error)) from None
 
 
 def _decode(data: bytes, max_pixels: int) -> Picture:
