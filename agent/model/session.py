@@ -1,0 +1,131 @@
+"""A bundle at work: the one door to onnxruntime.
+
+Invariants
+- The ONNX bytes come from a verified archive and are checked against their digest when read.
+- ``self_test`` runs the golden images on this machine; a model that fails it never judges a frame.
+- One thread, no spinning: at 20 images a second a spinning pool would burn half a core for nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.bundle.archive import Archive
+from agent.bundle.manifest import INPUT_NAME, Golden, Manifest
+from agent.bundle.preprocess import to_gray, to_input
+from agent.errors import BundleError, ImageError
+from agent.image import Picture, decode
+from agent.ports import Decision, Judgement
+from agent.result import ModelFacts
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class OnnxModel:
+    """One variant of one bundle, loaded. Implements ``ports.Model``; ``judge`` belongs to one thread."""
+
+    def __init__(self, archive: Archive, variant: str | None = None) -> None:
+        """Load ``variant`` (default: the first that the manifest lists). ``BundleError`` when it does not fit."""
+        self.manifest: Manifest = archive.manifest
+        self.variant = variant or next(iter(self.manifest.variants))
+        if self.variant not in self.manifest.variants:
+            known = ", ".join(self.manifest.variants)
+            raise BundleError(f"{archive.path}: no variant {self.variant!r}; it has {known}")
+        entry = self.manifest.variants[self.variant].file
+        self._where = f"{archive.path}: {entry}"
+        self._session = _session(archive.read(entry), self._where)
+        self._output = self._check_signature()
+        self.decision: Decision = self.manifest.decision_of(self.variant)
+        self.facts = ModelFacts(
+            self.manifest.name, self.manifest.version, self.variant, self.manifest.files[entry].sha256
+        )
+
+    def judge(self, picture: Picture) -> Judgement:
+        """Preprocess and run the model on one picture."""
+        started = time.perf_counter()
+        array = to_input(to_gray(picture, self.manifest.preprocessing))
+        prepared = time.perf_counter()
+        probability = self.probabilities(array)[0].tolist()
+        done = time.perf_counter()
+        return Judgement(probability, (prepared - started) * 1e3, (done - prepared) * 1e3)
+
+    def probabilities(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """First output for ``array`` (float32 [n, 128, 128, 3], 0…1): float32 [n, classes]."""
+        outputs: Sequence[NDArray[np.float32]] = self._session.run([self._output], {INPUT_NAME: array})
+        return outputs[0]
+
+    def outputs(self, array: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """All outputs by name, the probabilities first."""
+        names = [output.name for output in self._session.get_outputs()]
+        return dict(zip(names, self._session.run(names, {INPUT_NAME: array}), strict=True))
+
+    def _check_signature(self) -> str:
+        """The input and first output must be what the contract says. Returns the first output's name."""
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [i.name for i in inputs] != [INPUT_NAME] or inputs[0].shape[1:] != [128, 128, 3]:
+            found = ", ".join(f"{i.name} {i.shape}" for i in inputs)
+            raise BundleError(f"{self._where}: input is {found}; must be one named {INPUT_NAME!r}, [N, 128, 128, 3]")
+        if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
+            raise BundleError(f"{self._where}: input and first output must be float32")
+        classes = outputs[0].shape[-1]
+        if len(outputs[0].shape) != 2 or classes != len(self.manifest.labels):
+            raise BundleError(
+                f"{self._where}: first output has shape {outputs[0].shape}; {len(self.manifest.labels)} labels are listed"
+            )
+        name: str = outputs[0].name
+        return name
+
+
+def _session(model: bytes, where: str) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only: they are raised as well, in one line
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base but Exception
+        reason = " ".join(str(error).split())[:300]
+        raise BundleError(f"{where}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from None
+
+
+def self_test(archive: Archive, model: OnnxModel) -> float:
+    """Run the golden images through ``model``: the largest deviation found, absolute.
+
+    ``BundleError`` when an output is further off than the variant's tolerance, or an evaluation would change.
+    """
+    from agent.bundle.postprocess import decide
+
+    worst, tested = 0.0, 0
+    tolerance = model.manifest.variants[model.variant].tolerance
+    for golden in model.manifest.golden:
+        expected = golden.outputs.get(model.variant)
+        if expected is None:
+            continue
+        found = model.judge(_golden_picture(archive, golden)).probability
+        deviation = float(np.max(np.abs(np.subtract(found, expected))))
+        tested += 1
+        worst = max(worst, deviation) if np.isfinite(deviation) else float("inf")
+        if worst > tolerance or decide(found, model.decision)[1] != decide(expected, model.decision)[1]:
+            raise BundleError(
+                f"{archive.path}: self-test failed on this machine: {golden.image} gives {found}, expected {expected} "
+                f"(variant {model.variant}, tolerance {tolerance})"
+            )
+    if not tested:
+        raise BundleError(f"{archive.path}: no golden image for variant {model.variant}; it cannot be tested here")
+    return worst
+
+
+def _golden_picture(archive: Archive, golden: Golden) -> Picture:
+    try:
+        return decode(archive.read(golden.image))
+    except ImageError as error:
+        raise BundleError(f"{archive.path}: {golden.image}: {error}") from None
