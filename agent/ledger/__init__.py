@@ -1,0 +1,10 @@
+"""The ledger: the one door to SQLite. Results, the cursor of each sink, dead letters, and the files already seen.
+
+``Ledger`` is the agent's; ``reader`` looks at the same file from a command line, without write access.
+"""
+
+from __future__ import annotations
+
+from agent.ledger.ledger import DeadLetter, Entry, Ledger
+
+__all__ = ["DeadLetter", "Entry", "Ledger"]
