@@ -79,7 +79,7 @@ def plan(recordings: int, frames: int, *, seed: int = 0, split: str = "train", o
         while len(kinds) < wanted:
             if not deck:
                 deck = [int(kind) for kind in rng.permutation(np.arange(1, _DEFECTS + 1))]
-            kinds.append(deck.pop())
+            kinds.append(deck.pop() if deck[-1] not in kinds else deck.pop(0))
         scene = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         name = f"{clock:%y%m%d-%H%M%S}-Al {rng.choice(['2mm', '3mm', '4mm'])}"
         parts += _parts(rng, split, name, scene, sorted(set(kinds)), frames)
@@ -152,7 +152,7 @@ def _refuse(directory: Path, recordings: int, frames: int, size: tuple[int, int]
 
 
 def _draw_all(directory: Path, parts: list[Part], size: tuple[int, int], workers: int) -> Iterator[int]:
-    """Draw every part; yields the number of frames as pieces get done. Spawned processes inherit no threads or locks."""
+    """Draw every part; yields the frames of each that is done. Spawned processes inherit neither threads nor locks."""
     jobs = [(directory / part.split, part, size) for part in parts]
     if workers == 1:
         for job in jobs:

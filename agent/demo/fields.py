@@ -1,7 +1,7 @@
 """Random fields the scene is woven from: seeded, smooth, and stated in reference pixels.
 
-Invariants: every field follows from its integer tags alone (numpy Generator over a SeedSequence), never from call order;
-textures are made at the reference resolution and reduced, so a smaller picture shows the same scene.
+Invariants: every field follows from its integer tags alone (numpy Generator over a SeedSequence), never from call
+order; textures are made at the reference resolution and reduced, so a smaller picture shows the same scene.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Wave:
         self._amplitudes = (amplitudes * np.sqrt(2 / np.sum(amplitudes**2))).astype(np.float32)
 
     def __call__(self, t: F32) -> F32:
+        """The wave at every `t`."""
         angles = np.multiply.outer(np.asarray(t, dtype=np.float32), self._frequencies) + self._phases
         return np.asarray(np.sin(angles) @ self._amplitudes, dtype=np.float32)
 
@@ -57,13 +58,13 @@ def resized(field: F32, size: tuple[int, int]) -> F32:
 
 
 def cloud(size: tuple[int, int], cell: tuple[float, float], *tags: int) -> F32:
-    """Gaussian noise [height, width] of variance about 1, smooth over `cell` (x, y) pixels, periodic from bottom to top."""
+    """Gaussian noise [height, width] about 1 strong, smooth over `cell` (x, y) pixels; its bottom meets its top."""
     width, height = size
     columns, rows = max(2, round(width / cell[0])), max(2, round(height / cell[1]))
     coarse = generator(*tags).standard_normal((rows, columns)).astype(np.float32)
     padded = np.concatenate([coarse[-2:], coarse, coarse[:2]])
     scaled = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC, box=(0, 2, columns, rows + 2))
-    return np.asarray(scaled, dtype=np.float32) * np.float32(1.5)
+    return np.asarray(np.asarray(scaled) * np.float32(1.5), dtype=np.float32)
 
 
 class Strip:
@@ -83,4 +84,5 @@ class Strip:
         view = self._tile[start : start + height, columns]
         if view.shape[0] < height:
             view = np.concatenate([view, self._tile[: height - view.shape[0], columns]])
-        return np.multiply(view, np.float32(1 / 127), dtype=np.float32)
+        levels: F32 = np.multiply(view, np.float32(1 / 127), dtype=np.float32)
+        return levels

@@ -1,7 +1,7 @@
 """What one frame of a recording shows: how far the torch has come, the arc, the pool, and the defect.
 
-Invariant: everything drifts slowly with the frame's index (waves of tens to hundreds of frames) except a small arc flicker,
-so neighbours look alike; a defect departs from the recording's sound weld and from nothing else.
+Invariant: everything drifts slowly with the frame's index (waves of tens to hundreds of frames) except a small arc
+flicker, so neighbours look alike; a defect departs from the recording's sound weld and from nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GOOD, BURN, DIRT, FUSION, OFFSET, STARVED = range(6)
 class Moment:
     """The drawn state of one frame; lengths in scene units, gains as factors around 1.
 
-    `severity` is 0 for a good weld, else 0.3 (faint) to 1 (plain). `joint_at` is the joint's place relative to the bead.
+    `severity` is 0 for a good weld, else 0.3 (faint) to 1 (plain). `joint_at` is the way from bead to joint.
     """
 
     kind: int
@@ -59,7 +59,7 @@ def moment(recording: Recording, kind: int, index: int) -> Moment:
         width *= 1 + 0.1 * severity
     elif kind == OFFSET:
         width *= 1 - 0.15 * severity
-        joint += side * width * (0.55 + 0.95 * severity)
+        joint += side * width * (0.8 + 0.75 * severity)
     elif kind == STARVED:
         width *= 0.8 - 0.35 * severity
         length *= 0.9 - 0.3 * severity
@@ -75,7 +75,7 @@ def moment(recording: Recording, kind: int, index: int) -> Moment:
         half_width=width,
         lead=bead.lead + 6 * slow[1] + 2 * quick[1],
         pool_length=length,
-        gap=width * (0.03 + 0.26 * severity) if kind == FUSION else 0.0,
+        gap=width * (0.22 * severity - 0.03) if kind == FUSION else 0.0,
         joint_at=joint,
         phase=index / 23.0,
         mirror=mirror,

@@ -1,7 +1,7 @@
 """What is fixed for one recording: the set-up of torch, light, camera, plate and bead, drawn from its seed.
 
-Lengths are scene units: pixels of the 800 × 974 reference frame before the camera's scale, origin at the electrode's tip,
-x to the right, y down (the torch travels up the picture, the bead trails below). Gray levels are those of the HDR
+Lengths are scene units: pixels of the 800 × 974 reference frame before the camera's scale, origin at the electrode's
+tip, x to the right, y down (the torch travels up the picture, the bead trails below). Gray levels are those of the HDR
 process camera, 0…255. The ranges follow measurements on frames of the public aluminium set.
 """
 
@@ -89,6 +89,7 @@ class Plate:
     joint_width: float
     joint_depth: float
     joint_glint: float
+    joint_step: float
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,13 @@ class Bead:
     ripple: float
     ripple_pitch: float
     ripple_bend: float
+    crease: float
+    crease_width: float
     zone: float
     zone_gain: float
+    zone_soft: float
+    zone_ragged: float
+    zone_grain: float
     mirror: float
     mirror_size: float
     shade: float
@@ -149,7 +155,7 @@ def _camera(rng: np.random.Generator) -> Camera:
     return Camera(
         tip_x=float(rng.normal(400, 38)),
         tip_y=float(rng.uniform(190, 440)),
-        scale=float(rng.uniform(0.82, 1.15)),
+        scale=float(rng.uniform(0.85, 1.12)),
         tilt=float(rng.normal(0, 0.045)),
         mirrored=bool(rng.random() < 0.5),
         softness=float(rng.uniform(1.6, 5.0)),
@@ -171,10 +177,10 @@ def _torch(rng: np.random.Generator) -> Torch:
         band=float(rng.uniform(0, 24)),
         rim=float(rng.uniform(0, 14)),
         stickout=float(rng.uniform(70, 135)),
-        electrode=float(rng.uniform(40, 58)),
+        electrode=float(rng.uniform(39, 55)),
         ball=float(rng.uniform(0.96, 1.12)),
         seam=float(rng.uniform(-0.12, 0.06)),
-        level=float(rng.uniform(165, 215)),
+        level=float(rng.uniform(185, 240)),
     )
 
 
@@ -188,8 +194,8 @@ def _light(rng: np.random.Generator) -> Light:
         center_y=float(rng.uniform(80, 420)),
         slope_x=float(rng.normal(0, 12)),
         slope_y=float(rng.normal(4, 14)),
-        halo=float(rng.uniform(25, 80)),
-        halo_radius=float(rng.uniform(70, 170)),
+        halo=float(rng.uniform(45, 105)),
+        halo_radius=float(rng.uniform(35, 110)),
         cone=float(rng.uniform(0, 45)) * float(rng.random() < 0.7),
         cone_angle=float(rng.normal(0, 0.5)),
         cone_width=float(rng.uniform(0.15, 0.5)),
@@ -202,17 +208,18 @@ def _light(rng: np.random.Generator) -> Light:
 def _plate(rng: np.random.Generator) -> Plate:
     return Plate(
         contrast=float(rng.uniform(0.04, 0.22)),
-        edge_contrast=float(rng.uniform(0.1, 0.9)),
+        edge_contrast=float(rng.uniform(0.2, 2.0)),
         brush_angle=float(rng.choice([np.pi / 2, np.pi / 2, 0.0, 0.25, -0.25]) + rng.normal(0, 0.12)),
-        brush_fan=float(rng.uniform(0.02, 0.35)),
+        brush_fan=float(rng.uniform(0.02, 0.45)),
         strokes=int(rng.integers(300, 2600)),
         mottle=float(rng.uniform(0.05, 0.45)),
         specks=int(rng.integers(0, 500)),
         stains=int(rng.integers(0, 14)),
-        scribe=float(rng.choice([-1, 1]) * rng.uniform(1.7, 3.0)) * float(rng.random() < 0.45),
-        joint_width=float(rng.uniform(4, 9)),
-        joint_depth=float(rng.uniform(0.3, 0.75)),
+        scribe=float(rng.choice([-1, 1]) * rng.uniform(1.7, 3.0)) * float(rng.random() < 0.35),
+        joint_width=float(rng.uniform(5, 12)),
+        joint_depth=float(rng.uniform(0.45, 0.85)),
         joint_glint=float(rng.uniform(-0.1, 0.35)),
+        joint_step=float(rng.uniform(-0.16, 0.16)),
     )
 
 
@@ -223,18 +230,23 @@ def _bead(rng: np.random.Generator) -> Bead:
         arch=float(rng.uniform(0.75, 1.35)),
         pool_length=float(rng.uniform(1.5, 3.0)),
         wander=float(rng.uniform(1, 9)),
-        edge_wave=float(rng.uniform(1, 8)),
-        roughness=float(rng.uniform(1, 9)),
+        edge_wave=float(rng.uniform(0.5, 6.5)),
+        roughness=float(rng.uniform(0.5, 4.5)),
         toe_left=float(rng.uniform(-0.6, 0.5)),
         toe_right=float(rng.uniform(-0.6, 0.5)),
         level=float(rng.uniform(0.8, 1.3)),
         crown=float(rng.uniform(-0.15, 0.3)),
         side_light=float(rng.normal(0, 0.12)),
-        ripple=float(rng.uniform(0.04, 0.3)),
-        ripple_pitch=float(rng.uniform(9, 34)),
+        ripple=float(rng.uniform(0.03, 0.2)),
+        ripple_pitch=float(rng.uniform(7, 24)),
         ripple_bend=float(rng.uniform(0.35, 1.1)),
+        crease=float(rng.uniform(-0.22, 0.15)) * float(rng.random() < 0.55),
+        crease_width=float(rng.uniform(4, 11)),
         zone=float(rng.uniform(15, 130)),
-        zone_gain=float(rng.uniform(-0.15, 0.45)),
+        zone_gain=float(rng.uniform(-0.25, 0.5)),
+        zone_soft=float(rng.uniform(6, 45)),
+        zone_ragged=float(rng.uniform(15, 60)),
+        zone_grain=float(rng.uniform(0.05, 0.22)),
         mirror=float(rng.uniform(35, 125)),
         mirror_size=float(rng.uniform(0.35, 1.0)),
         shade=float(rng.uniform(0, 0.6)),

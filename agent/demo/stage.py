@@ -62,8 +62,8 @@ def build(recording: Recording, size: tuple[int, int]) -> Stage:
         matte=matte,
         torch=torch,
         plate=Strip(resized(_plate_tile(recording), tile)),
-        rough=Strip(resized(rough / 3, tile)),
-        fine=Strip(resized(fine / 3, tile)),
+        rough=Strip(resized(np.asarray(rough / 3, dtype=np.float32), tile)),
+        fine=Strip(resized(np.asarray(fine / 3, dtype=np.float32), tile)),
     )
 
 
@@ -89,7 +89,8 @@ def _light(recording: Recording, size: tuple[int, int]) -> tuple[F32, F32, F32]:
     grazing = np.clip((np.hypot(x, y - 120) - 120) / 300, 0, 1)
     texture = field * (plate.contrast + plate.edge_contrast * plate.contrast * 3 * grazing)
     shaft = np.hypot(x, y - np.clip(y, -recording.torch.stickout, -30))
-    halo = light.halo * np.exp(-shaft / light.halo_radius)
+    near = np.maximum(shaft - recording.torch.electrode, 0)
+    halo = light.halo * (0.7 * np.exp(-near / light.halo_radius) + 0.3 * np.exp(-near / 220))
     fields = (np.asarray(f, dtype=np.float32) for f in (field, texture, halo))
     first, second, third = (resized(f, size) for f in fields)
     return first, second, third
@@ -157,7 +158,7 @@ def _plate_tile(recording: Recording) -> F32:
     ):
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=int(level))
     blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(1.1)), dtype=np.float32)
-    field = (blurred - 128) / 128
+    field: F32 = np.asarray((blurred - 128) / 128, dtype=np.float32)
     field += 0.10 * cloud(TILE, (3, 60) if abs(plate.brush_angle) > 0.8 else (60, 3), seed, 42)
     field += plate.mottle * 0.45 * cloud(TILE, (70, 110), seed, 43) + 0.05 * cloud(TILE, (7, 7), seed, 44)
     for _ in range(plate.stains):
@@ -171,7 +172,7 @@ def _stroke(pen: ImageDraw.ImageDraw, rng: np.random.Generator, count: int, angl
     length = rng.gamma(2.0, 28, count)
     turn = angle + fan * ((x / TILE[0] - 0.5) * 2 + rng.normal(0, 0.25, count))
     dx, dy = np.cos(turn) * length, np.sin(turn) * length
-    levels = np.clip(128 + rng.normal(8, 42, count), 0, 255).astype(int)
+    levels = np.clip(128 + rng.normal(6, 48, count), 0, 255).astype(int)
     for x0, y0, x1, y1, level in zip(x, y, x + dx, y + dy, levels, strict=True):
         for wrap in (0, -TILE[1]):
             pen.line((x0, y0 + wrap, x1, y1 + wrap), fill=int(level), width=1 if level & 1 else 2)
