@@ -103,10 +103,26 @@ class Stored:
     body: bytes  #: the result as UTF-8 JSON, without a line end
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a sink wants to be fed."""
+
+    batch: int = 100  #: results a call at most
+    batch_bytes: int = 1 << 20  #: and about as many bytes
+    interval_s: float = 0.0  #: at least this long from call to call while results trickle in, so that syncs are shared
+    backoff_max_s: float = 30.0  #: the longest pause after ``RetryError``
+    problem_after_s: float | None = 5.0  #: raise ``<name>_undelivered`` after so long; None: the sink speaks for itself
+
+
 class Sink(Protocol):
     """Where results go. One thread calls ``deliver``, always with what follows the last accepted one."""
 
     name: str
+    pace: Pace
+
+    def when_ready(self, wake: Callable[[], None]) -> None:
+        """Called once before the first ``deliver``: call ``wake`` (from any thread) when it is worth trying at once."""
+        ...
 
     def deliver(self, batch: Sequence[Stored]) -> int:
         """Deliver from the front, in order; return how many are durable at the far end (0 … len(batch)).

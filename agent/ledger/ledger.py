@@ -1,7 +1,7 @@
 """The ledger as the agent holds it: commit first, then let go; deliver, then move the cursor.
 
 Invariants
-- ``commit`` returns after the sync. ``sequence`` rises by one for each result of a ledger, without gaps, whatever fails.
+- ``commit`` returns after the sync. ``sequence`` rises by one a result, without gaps, whatever fails.
 - A key gets one result, ever: a second entry under the same key is skipped.
 - A cursor only moves forward. It is kept in memory and written along with the next commit, or when a shipper idles: a
   kill in between repeats deliveries and loses none. So a full disk does not keep a sink from draining either.
@@ -80,8 +80,8 @@ class Ledger:
         """The ledger in ``folder``, made where there is none.
 
         A damaged one is set aside (problem ``ledger_set_aside``) and a new one begun, with a new ``ledger_id``.
-        ``cap_bytes`` bounds the file: beyond it ``commit`` raises ``RetryError`` until pruning made room. ``UsageError``
-        when the folder cannot be written or the ledger was written by a newer weldwatch.
+        ``cap_bytes`` bounds the file: beyond it ``commit`` raises ``RetryError`` until pruning made room.
+        ``UsageError`` when the folder cannot be written or the ledger was written by a newer weldwatch.
         """
         path = folder / database.FILE
         try:
@@ -286,7 +286,7 @@ class Ledger:
     def prune(self, keep_from: datetime) -> int:
         """Drop some results made before ``keep_from`` that every configured sink is done with; how many went.
 
-        A call does a bounded amount of work: call it again while it returns more than 0. The newest result always stays.
+        A call does a bounded amount of work: call again while it returns more than 0. The newest result always stays.
         """
         with self._writing, self._translated():
             active = database.column(self._write, "SELECT name FROM sinks WHERE active = 1")

@@ -1,0 +1,145 @@
+"""Results on disk: ``YYYY-MM-DD/<image stem>_<timestamp>.json`` each, and a daily log ``YYYY-MM-DD.jsonl``. Days are UTC.
+
+Invariants
+- ``deliver`` counts a result only when its file, the name of that file and its line in the daily log are synced.
+- Each ``result_id`` has one file and one line, also after a kill in between: a name that is taken by the same id is the
+  file of before, one taken by another id is left alone and the next suffix used.
+- No file is visible under its final name before it is whole. Temporary names begin with a dot.
+- Syncs: one a file, one a folder and one a daily log for each batch, so that a slow disk is shared.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+
+from agent.config import ResultsConfig
+from agent.delivery.daily_log import DailyLog, head_of
+from agent.delivery.file_names import candidates, day_of, put_in_place, sync_directory, write_temporary
+from agent.errors import RejectError, RetryError
+from agent.ports import Pace, Stored
+
+_NEVER = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+class JsonFiles:
+    """The sink of every station: it needs nothing but a disk."""
+
+    name = "files"
+    # Four batches a second at most: at 20 images a second and 10 ms a sync the disk still has most of its time left.
+    pace = Pace(batch=100, interval_s=0.25, backoff_max_s=3.0)
+
+    def __init__(self, config: ResultsConfig) -> None:
+        self._directory = Path(config.directory)
+        self._per_image, self._daily_log = config.per_image, config.daily_log
+        self._log = DailyLog(self._directory)
+
+    def when_ready(self, wake: Callable[[], None]) -> None:
+        """A disk does not tell when it has space again; the pause between tries is short instead."""
+
+    def close(self) -> None:
+        """Nothing is held open between calls."""
+
+    def deliver(self, batch: Sequence[Stored]) -> int:
+        """Write files and log lines from the front. ``RetryError`` on a full or missing disk, nothing half written."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            written = self._write_files(batch) if self._per_image else len(batch)
+            if self._daily_log:
+                for day, results in groupby(batch[:written], key=lambda one: day_of(one.created_at)):
+                    self._log.append(day, list(results))
+        except OSError as error:
+            raise self._explain(error) from error
+        return written
+
+    def _write_files(self, batch: Sequence[Stored]) -> int:
+        """How many from the front have their file, durably. The error of the first one is raised."""
+        folders: dict[Path, None] = {}
+        written = 0
+        try:
+            for one in batch:
+                folder = self._directory / day_of(one.created_at)
+                if folder not in folders:
+                    if not folder.is_dir():
+                        folder.mkdir(exist_ok=True)
+                        sync_directory(self._directory)
+                    folders[folder] = None
+                self._write_file(folder, one)
+                written += 1
+        except OSError:
+            if written == 0:
+                raise
+        for folder in folders:
+            sync_directory(folder)
+        return written
+
+    def _write_file(self, folder: Path, one: Stored) -> None:
+        temporary = folder / f".{one.result_id}.tmp"
+        write_temporary(temporary, one.body + b"\n")
+        try:
+            for name in candidates(one.image_name, one.created_at):
+                try:
+                    put_in_place(temporary, folder / name)
+                except FileExistsError:
+                    if not _holds(folder / name, one.result_id):
+                        continue
+                return
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _explain(self, error: OSError) -> Exception:
+        where = error.filename or self._directory
+        if error.errno in _NEVER:
+            return RejectError(f"{where}: the file system does not take this name ({error.strerror})")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return RetryError(f"{self._directory}: the disk is full; free some space, results wait in the ledger")
+        return RetryError(f"{where}: {error.strerror}; check the results folder, results wait in the ledger")
+
+    def prune(self, keep_days: int, now: datetime, undelivered_since: datetime | None, limit: int = 1000) -> int:
+        """Remove files and logs of days more than ``keep_days`` ago, at most ``limit`` files a call; how many went.
+
+        Days from ``undelivered_since`` on stay, and so does whatever is not named as we name things.
+        """
+        oldest = min(now - timedelta(days=keep_days), undelivered_since or now)
+        first_kept = f"{oldest:%Y-%m-%d}"
+        removed = 0
+        for entry in sorted(self._directory.glob("????-??-??*")):
+            day, rest = entry.name[:10], entry.name[10:]
+            if not _DAY.fullmatch(day) or day >= first_kept or entry.is_symlink():
+                continue
+            if rest == ".jsonl" and removed < limit:
+                entry.unlink()
+                removed += 1
+            elif not rest and entry.is_dir():
+                removed += _empty(entry, limit - removed)
+            if removed >= limit:
+                break
+        return removed
+
+
+def _holds(path: Path, result_id: str) -> bool:
+    """Whether the file at ``path`` is that of ``result_id``."""
+    try:
+        head = head_of(path.read_bytes())
+    except OSError:
+        return False
+    return head is not None and head.result_id == result_id
+
+
+def _empty(folder: Path, limit: int) -> int:
+    """Remove result files, and the folder once nothing is left in it. How many files went."""
+    removed = 0
+    for file in folder.iterdir():
+        if removed >= limit:
+            return removed
+        if file.suffix in (".json", ".tmp") and not file.is_dir():
+            file.unlink()
+            removed += 1
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return removed

@@ -1,0 +1,176 @@
+"""A shipper feeds one sink from its cursor in the ledger, in its own thread.
+
+Invariants
+- Every delivery ends accepted (the cursor moves), rejected (dead letter with its reason, counted, logged) or kept.
+- In order, at least once: the cursor moves after the sink said that the results are durable at the far end.
+- A sink that is slow, away or broken delays neither another sink nor an inspection.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+
+from agent.clock import Clock
+from agent.errors import RejectError, RetryError
+from agent.health import Health
+from agent.ledger import Ledger
+from agent.logs import log
+from agent.ports import Sink, Stored
+
+_LOG = log("delivery")
+_FIRST_PAUSE_S = 0.2
+_LOOK_AGAIN_S = 60.0  #: a commit wakes the shipper; this is only a net below
+
+
+class Shipper:
+    """``start`` it once, ``stop`` it once. The sink must be registered in the ledger."""
+
+    def __init__(self, sink: Sink, ledger: Ledger, health: Health, clock: Clock) -> None:
+        self._sink, self._ledger, self._health, self._clock = sink, ledger, health, clock
+        self._problem = f"{sink.name}_undelivered"
+        self._thread = threading.Thread(target=self._run, name=f"shipper-{sink.name}", daemon=True)
+        self._stopping = threading.Event()  # deliver what is there, then end
+        self._over = threading.Event()  # the deadline has passed: end at once
+        self._woken = threading.Event()
+        self._moved = threading.Condition()
+        self._failures, self._failing_since = 0, 0.0
+        sink.when_ready(self.wake)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """It is worth trying again at once (the broker is back)."""
+        self._woken.set()
+
+    def drained(self) -> bool:
+        """Everything committed so far is delivered (or a dead letter)."""
+        return self._ledger.depth(self._sink.name) == 0
+
+    def wait_drained(self, timeout: float) -> bool:
+        """Wait until ``drained``, at most ``timeout`` seconds."""
+        with self._moved:
+            return self._moved.wait_for(self.drained, timeout)
+
+    def stop(self, deadline_s: float = 5.0) -> bool:
+        """Deliver what can be delivered within ``deadline_s``, then close the sink. True when nothing is left.
+
+        A sink that is away when asked to stop is not waited for; what it has not taken stays in the ledger.
+        """
+        self._stopping.set()
+        self._woken.set()
+        self._ledger.wake()
+        if self._thread.ident is not None:
+            self._thread.join(deadline_s)
+        self._over.set()
+        self._woken.set()
+        self._sink.close()
+        if self._thread.ident is not None:
+            self._thread.join(5.0)
+        self._ledger.save_cursors()
+        return self.drained()
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            started = self._clock.monotonic()
+            try:
+                went = self._step()
+            except RetryError as error:
+                if not self._pause(str(error)):
+                    return
+            except Exception as error:  # noqa: BLE001  # a fault of ours must not end the thread and strand the results
+                if self._failures == 0:
+                    _LOG.error("%s: unexpected %r; kept and tried again", self._sink.name, error, exc_info=True)
+                if not self._pause(f"unexpected {error!r}"):
+                    return
+            else:
+                if went == 0 and self._stopping.is_set():
+                    return
+                if went:
+                    self._recovered()
+                if 0 < went < self._sink.pace.batch:
+                    self._keep_pace(started)
+
+    def _step(self) -> int:
+        """Deliver one batch, or wait for something to deliver. How many the sink is done with."""
+        name, pace = self._sink.name, self._sink.pace
+        cursor = self._ledger.cursor(name)
+        batch = self._ledger.after(cursor, pace.batch, pace.batch_bytes)
+        if not batch:
+            self._ledger.save_cursors()
+            self._ledger.wait_for(cursor, _LOOK_AGAIN_S, unless=self._stopping.is_set)
+            return 0
+        try:
+            accepted = self._sink.deliver(batch)
+        except RejectError as error:
+            self._bury(batch[0], str(error))
+            return 1
+        if accepted == 0:
+            raise RetryError("took nothing and gave no reason")
+        self._ledger.advance(name, batch[accepted - 1].sequence)
+        self._health.count(f"{name}_delivered", accepted)
+        self._tell_moved()
+        return accepted
+
+    def _bury(self, stored: Stored, reason: str) -> None:
+        self._ledger.bury(self._sink.name, stored, reason)
+        self._health.count(f"{self._sink.name}_rejected")
+        _LOG.error(
+            "%s refuses result %s (sequence %d, %s): %s; kept as a dead letter, see `weldwatch outbox status`",
+            self._sink.name, stored.result_id, stored.sequence, stored.image_name, reason,
+        )  # fmt: skip
+        self._tell_moved()
+
+    def _pause(self, reason: str) -> bool:
+        """Back off with full jitter. False when the shipper should end instead."""
+        now, after = self._clock.monotonic(), self._sink.pace.problem_after_s
+        if self._failures == 0:
+            self._failing_since = now
+            _LOG.debug("%s: %s; trying again", self._sink.name, reason)
+        late = after is not None and now - self._failing_since >= after
+        if late and self._health.raise_problem(self._problem, reason):
+            _LOG.warning("%s: %s; results are kept and delivered later", self._problem, reason)
+        self._failures += 1
+        self._ledger.save_cursors()
+        if self._stopping.is_set():
+            return False
+        longest = min(self._sink.pace.backoff_max_s, _FIRST_PAUSE_S * 2 ** min(self._failures - 1, 16))
+        self._woken.wait(random.uniform(longest / 4, longest))  # noqa: S311  # spreads retries, hides nothing
+        self._woken.clear()
+        return True
+
+    def _recovered(self) -> None:
+        if self._failures:
+            self._failures = 0
+            if self._health.clear_problem(self._problem):
+                _LOG.info("%s: delivering again", self._sink.name)
+
+    def _keep_pace(self, started: float) -> None:
+        """Let a few more results gather, so that one sync serves them together."""
+        left = self._sink.pace.interval_s - (self._clock.monotonic() - started)
+        if left > 0:
+            self._stopping.wait(left)
+
+    def _tell_moved(self) -> None:
+        with self._moved:
+            self._moved.notify_all()
+
+
+def stop_all(shippers: Sequence[Shipper], deadline_s: float) -> bool:
+    """Stop several at the same time: one that hangs does not use up the others' time. True when all drained."""
+    drained: list[bool] = [False] * len(shippers)
+
+    def stop(index: int) -> None:
+        drained[index] = shippers[index].stop(deadline_s)
+
+    threads = [threading.Thread(target=stop, args=(index,)) for index in range(len(shippers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return all(drained)
