@@ -6,6 +6,8 @@ order; textures are made at the reference resolution and reduced, so a smaller p
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -46,7 +48,11 @@ class Wave:
 def smoothstep(t: F32) -> F32:
     """3t² - 2t³ on t clipped to [0, 1]."""
     clipped = np.clip(t, 0, 1)
-    return np.asarray(clipped * clipped * (3 - 2 * clipped), dtype=np.float32)
+    bent: F32 = clipped * np.float32(-2)
+    bent += 3
+    bent *= clipped
+    bent *= clipped
+    return bent
 
 
 def resized(field: F32, size: tuple[int, int]) -> F32:
@@ -65,6 +71,20 @@ def cloud(size: tuple[int, int], cell: tuple[float, float], *tags: int) -> F32:
     padded = np.concatenate([coarse[-2:], coarse, coarse[:2]])
     scaled = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC, box=(0, 2, columns, rows + 2))
     return np.asarray(np.asarray(scaled) * np.float32(1.5), dtype=np.float32)
+
+
+@lru_cache(maxsize=16)
+def ripples(seed: int, pitch: float) -> F32:
+    """4096 scene units of solidification ripples: irregular crests, steep at the back."""
+    rng = generator(seed, 85)
+    crests = np.cumsum(rng.gamma(5.0, pitch / 5.0, int(6000 / pitch) + 8))
+    number = np.searchsorted(crests, np.arange(4096))
+    start = np.concatenate([[0.0], crests])[number]
+    part = (np.arange(4096) - start) / np.maximum(crests[number] - start, 1)
+    heights = rng.uniform(0.3, 1.4, len(crests) + 1)[number]
+    table = heights * (np.cos(2 * np.pi * np.clip(part, 0, 1) ** 0.7))
+    smooth = np.convolve(np.concatenate([table[-4:], table, table[:4]]), np.ones(5) / 5, "same")[4:-4]
+    return np.asarray(smooth, dtype=np.float32)
 
 
 class Strip:

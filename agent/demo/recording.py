@@ -180,7 +180,7 @@ def _torch(rng: np.random.Generator) -> Torch:
         electrode=float(rng.uniform(39, 55)),
         ball=float(rng.uniform(0.96, 1.12)),
         seam=float(rng.uniform(-0.12, 0.06)),
-        level=float(rng.uniform(185, 240)),
+        level=float(rng.uniform(155, 205)),
     )
 
 
@@ -232,8 +232,8 @@ def _bead(rng: np.random.Generator) -> Bead:
         wander=float(rng.uniform(1, 9)),
         edge_wave=float(rng.uniform(0.5, 6.5)),
         roughness=float(rng.uniform(0.5, 4.5)),
-        toe_left=float(rng.uniform(-0.6, 0.5)),
-        toe_right=float(rng.uniform(-0.6, 0.5)),
+        toe_left=float(rng.uniform(-0.45, 0.4)),
+        toe_right=float(rng.uniform(-0.45, 0.4)),
         level=float(rng.uniform(0.8, 1.3)),
         crown=float(rng.uniform(-0.15, 0.3)),
         side_light=float(rng.normal(0, 0.12)),

@@ -136,7 +136,7 @@ def _electrode(recording: Recording, x: F32, y: F32) -> tuple[F32, F32]:
     distance = np.minimum(tip, shaft)
     rod = smoothstep(np.asarray(0.5 - distance / (1.5 * soft), dtype=np.float32))
     seam = y + 1.35 * ball + torch.seam * x
-    level = torch.level - 18 + 30 * np.clip(1 + y / torch.stickout, 0, 1)
+    level = torch.level + 0.3 * recording.light.halo - 18 + 30 * np.clip(1 + y / torch.stickout, 0, 1)
     level = level - 16 * np.exp(-((seam / 3) ** 2)) + 12 * smoothstep(np.asarray(seam / 12, dtype=np.float32))
     level = level + 38 * np.exp(np.minimum(distance, 0) / 9) * np.clip(1.2 + y / ball, 0, 1)
     return rod, np.asarray(level, dtype=np.float32)
