@@ -1,29 +1,45 @@
-"""The story of one image: from a frame to what the station says of it.
+"""The story of one image: from a frame to what the station says of it, and on into the ledger.
 
-Invariant: every frame yields exactly one result, and only a frame that the model has judged can be OK.
+Invariants: every frame yields exactly one result, and only a frame that the model has judged can be OK; a source is
+told to let go of an image only after its result is durable.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+
 from agent.bundle.postprocess import decide
 from agent.clock import Clock, iso_utc
+from agent.errors import ImageError, RetryError
 from agent.frame import Frame
-from agent.ports import Judgement, Model
+from agent.health import Health
+from agent.ledger import Entry, Ledger
+from agent.logs import log
+from agent.ports import Judgement, Model, Source
 from agent.result import Evaluation, ImageFacts, Reason, Result, Station, Timing, new_result_id
 
+_GROUP = 16  #: frames that share one commit under load
+_POLL_S = 0.2  #: how soon a waiting source notices the end
+_RETRY_S = 1.0  #: between attempts on a full disk
+_log = log("inspection")
 
-def inspect(frame: Frame, model: Model, station: Station, clock: Clock) -> Result:
+
+def inspect(frame: Frame, model: Model, station: Station | None, clock: Clock) -> Result:
     """Judge one frame. Never raises for what a frame contains: what cannot be inspected is NotDecidable."""
     started = clock.monotonic()
     label: str | None = None
     judgement: Judgement | None = None
     evaluation: Evaluation = "NotDecidable"
-    if frame.picture is None:
-        assert frame.problem is not None
-        reasons = [Reason(frame.problem.code, detail=frame.problem.detail)]
-    else:
+    try:
+        if frame.picture is None:
+            raise frame.problem or AssertionError("a frame has a picture or a problem")
         judgement = model.judge(frame.picture)
         label, evaluation, reasons = decide(judgement.probability, model.decision)
+    except ImageError as problem:
+        reasons = [Reason(problem.code, detail=problem.detail)]
     if frame.identity_unknown:
         reasons = [*reasons, Reason("identity_unknown")]
     created = clock.now()
@@ -60,3 +76,117 @@ def inspect(frame: Frame, model: Model, station: Station, clock: Clock) -> Resul
         ),
         simulated=frame.simulated,
     )
+
+
+class Intake:
+    """The one bounded queue between sources and the inspector. Its size is the station's backpressure."""
+
+    def __init__(self, size: int = 8) -> None:
+        self._queue: queue.Queue[Frame | None] = queue.Queue(size)
+        self._open = threading.Event()
+        self._open.set()
+        self._ended = threading.Event()
+
+    def offer(self, frame: Frame) -> bool:
+        """``ports.Offer``: waits while the queue is full or the intake is paused; False once it has ended."""
+        while not self._ended.is_set():
+            if self._open.wait(_POLL_S):
+                try:
+                    self._queue.put(frame, timeout=_POLL_S)
+                    return True
+                except queue.Full:
+                    continue
+        return False
+
+    def pause(self, paused: bool) -> None:
+        """Hold the sources back (their images stay where they are), or let them go on."""
+        if paused:
+            self._open.clear()
+        else:
+            self._open.set()
+
+    def is_open(self) -> bool:
+        """False while paused."""
+        return self._open.is_set()
+
+    def end(self) -> None:
+        """No more frames: what is in the queue is still inspected, then the inspector returns."""
+        self._ended.set()
+        self._queue.put(None)
+
+    def backlog(self) -> int:
+        """Frames waiting."""
+        return self._queue.qsize()
+
+    def take(self, most: int) -> list[Frame | None]:
+        """Wait for one frame, then take what else is there, at most ``most``. None marks the end."""
+        frames = [self._queue.get()]
+        while frames[-1] is not None and len(frames) < most:
+            try:
+                frames.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return frames
+
+
+class Inspector:
+    """Takes frames, judges them, commits the results in groups, and lets the sources go of what is durable.
+
+    Alone a frame is committed at once; under load a group shares one sync, and no frame waits longer for its group than
+    the group takes to judge.
+    """
+
+    def __init__(
+        self, intake: Intake, model: Model, station: Station, ledger: Ledger, clock: Clock, health: Health
+    ) -> None:
+        self._intake, self._model, self._station = intake, model, station
+        self._ledger, self._clock, self._health = ledger, clock, health
+        self._give_up = threading.Event()
+        self._sources: Mapping[str, Source] = {}
+        self.inference_ms: deque[float] = deque(maxlen=1000)  #: the newest, for health's p50 and p99
+
+    def run(self, sources: Mapping[str, Source]) -> None:
+        """Inspect until the intake ends. Runs in a thread of its own."""
+        self._sources = sources
+        while True:
+            frames = self._intake.take(_GROUP)
+            judged = [(frame, self._inspect(frame)) for frame in frames if frame is not None]
+            if judged and not self._commit(judged):
+                return
+            if frames[-1] is None:
+                return
+
+    def give_up(self) -> None:
+        """Stop waiting for a full disk: what is not committed stays with its source."""
+        self._give_up.set()
+
+    def _inspect(self, frame: Frame) -> Result:
+        result = inspect(frame, self._model, self._station, self._clock)
+        self._health.count("inspected")
+        self._health.count(f"evaluation_{result.evaluation}")
+        if result.evaluation == "NotDecidable":
+            reason = result.reasons[0]
+            _log.warning("%s: NotDecidable: %s %s", frame.name, reason.code, reason.detail or "")
+        if result.probability is not None:
+            self.inference_ms.append(result.timing_ms.inference)
+        return result
+
+    def _commit(self, judged: Sequence[tuple[Frame, Result]]) -> bool:
+        """Make a group durable, then release it. False when told to give up on a ledger that takes nothing."""
+        entries = [Entry(result, frame.key, frame.source) for frame, result in judged]
+        while True:
+            try:
+                self._ledger.commit(entries)
+                break
+            except RetryError as error:
+                if self._health.raise_problem("ledger_full", str(error)):
+                    _log.error("ledger_full: %s; inspection waits, images stay where they are; free some space", error)
+                if self._give_up.wait(_RETRY_S):
+                    return False
+        if self._health.clear_problem("ledger_full"):
+            _log.info("ledger_full is over; inspection goes on")
+        for name, source in self._sources.items():
+            keys = [frame.key for frame, _ in judged if frame.source == name]
+            if keys:
+                source.release(keys)
+        return True

@@ -72,14 +72,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class
 
     schema: str = SCHEMA
     result_id: str
-    ledger_id: str = ""
-    sequence: int = 0
+    ledger_id: str | None = None  #: null, like sequence, for one-shot predictions
+    sequence: int | None = None
     class_: str | None
     probability: list[float] | None
     labels: list[str]
     evaluation: Evaluation
     reasons: list[Reason]
-    station: Station
+    station: Station | None  #: null for one-shot predictions
     part_id: str | None
     job_id: str | None
     weld_id: str | None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.bundle.archive import Archive
-from agent.bundle.manifest import INPUT_NAME, Golden, Manifest
+from agent.bundle.manifest import INPUT_NAME, Manifest
 from agent.bundle.preprocess import to_gray, to_input
 from agent.errors import BundleError, ImageError
 from agent.image import Picture, decode
@@ -47,11 +47,14 @@ class OnnxModel:
         )
 
     def judge(self, picture: Picture) -> Judgement:
-        """Preprocess and run the model on one picture."""
+        """Preprocess and run the model on one picture. ``ImageError`` ``inference_failed`` when the runtime gives up."""
         started = time.perf_counter()
         array = to_input(to_gray(picture, self.manifest.preprocessing))
         prepared = time.perf_counter()
-        probability = self.probabilities(array)[0].tolist()
+        try:
+            probability = self.probabilities(array)[0].tolist()
+        except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base but Exception
+            raise ImageError("inference_failed", " ".join(str(error).split())[:300]) from None
         done = time.perf_counter()
         return Judgement(probability, (prepared - started) * 1e3, (done - prepared) * 1e3)
 
@@ -75,9 +78,8 @@ class OnnxModel:
             raise BundleError(f"{self._where}: input and first output must be float32")
         classes = outputs[0].shape[-1]
         if len(outputs[0].shape) != 2 or classes != len(self.manifest.labels):
-            raise BundleError(
-                f"{self._where}: first output has shape {outputs[0].shape}; {len(self.manifest.labels)} labels are listed"
-            )
+            listed = len(self.manifest.labels)
+            raise BundleError(f"{self._where}: first output has shape {outputs[0].shape}; {listed} labels are listed")
         name: str = outputs[0].name
         return name
 
@@ -110,7 +112,10 @@ def self_test(archive: Archive, model: OnnxModel) -> float:
         expected = golden.outputs.get(model.variant)
         if expected is None:
             continue
-        found = model.judge(_golden_picture(archive, golden)).probability
+        try:
+            found = model.judge(decode(archive.read(golden.image))).probability
+        except ImageError as error:
+            raise BundleError(f"{archive.path}: self-test failed: {golden.image}: {error}") from None
         deviation = float(np.max(np.abs(np.subtract(found, expected))))
         tested += 1
         worst = max(worst, deviation) if np.isfinite(deviation) else float("inf")
@@ -122,10 +127,3 @@ def self_test(archive: Archive, model: OnnxModel) -> float:
     if not tested:
         raise BundleError(f"{archive.path}: no golden image for variant {model.variant}; it cannot be tested here")
     return worst
-
-
-def _golden_picture(archive: Archive, golden: Golden) -> Picture:
-    try:
-        return decode(archive.read(golden.image))
-    except ImageError as error:
-        raise BundleError(f"{archive.path}: {golden.image}: {error}") from None

@@ -25,6 +25,7 @@ class Loaded:
     path: Path
     notice: str | None
     self_test_deviation: float  #: largest absolute deviation of a golden output
+    refusals: tuple[str, ...] = ()  #: preferred variants that did not pass here, one line each
 
 
 def resolve(wanted: str) -> Path:
@@ -56,5 +57,5 @@ def load(wanted: str) -> Loaded:
             except BundleError as error:
                 refusals.append(str(error))
                 continue
-            return Loaded(model, archive.path, archive.manifest.notice, deviation)
+            return Loaded(model, archive.path, archive.manifest.notice, deviation, tuple(refusals))
     raise BundleError(refusals[0])

@@ -1,0 +1,59 @@
+# weldwatch: `make demo` shows it, `make test` proves it. Both work on a bare Debian or Ubuntu with python3-venv and make.
+PYTHON ?= python3
+PY_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check training demo-bundle lock clean
+help:
+	@echo 'make demo         install into .venv and run the whole station for a moment'
+	@echo 'make test         install what the tests need and run everything: lint, types, import law, tests'
+	@echo 'make training     install weldwatch-train (TensorFlow) into .venv'
+	@echo 'make demo-bundle  train the shipped demo bundle anew: [WEIGHTS=path/to/imagenet.h5]'
+	@echo 'make check        lint, types and import law only'
+	@echo 'make lock         write the lock files anew'
+
+demo: $(VENV)/.demo
+	$(BIN)/weldwatch demo
+
+test: $(VENV)/.test system-packages
+	$(MAKE) --no-print-directory check
+	$(BIN)/pytest $(PYTEST)
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+training: $(VENV)/.training
+
+demo-bundle: $(VENV)/.training
+	$(BIN)/weldwatch-train demo-bundle $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+# A mosquitto to deliver to, and strace to read the order of syncs from.
+.PHONY: system-packages
+system-packages:
+	@PATH="$$PATH:/usr/sbin"; if ! { command -v mosquitto && command -v mosquitto_sub && command -v strace; } >/dev/null; then \
+		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+			mosquitto mosquitto-clients strace; fi
+
+$(VENV)/bin/python:
+	@case "$(PY_VERSION)" in 3.10|3.11|3.12|3.13) ;; *) \
+		echo "weldwatch needs Python 3.10 to 3.13, found '$(PY_VERSION)': make PYTHON=python3.11 ..."; exit 2;; esac
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo 'first: sudo apt install python3-venv'; exit 2; }
+
+# The project itself is linked, not copied: what you edit is what runs.
+$(VENV)/.%: $(VENV)/bin/python pyproject.toml locks/*-$(PY_VERSION).txt
+	$(BIN)/pip install --quiet --require-hashes -r locks/$*-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: $(VENV)/bin/python
+	$(BIN)/pip install --quiet uv packaging
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python locks/update.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,205 @@
+"""``weldwatch demo``: the whole station with nothing configured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.config import AgentConfig
+    from agent.demo.camera import SimulatedCamera
+
+_PATIENCE_S = 60.0  #: after the last frame was dropped
+
+
+def add_to(commands: Any) -> None:
+    """Describe the command."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        "demo",
+        help="the whole station with nothing configured",
+        description="Run a whole station: a simulated camera drops synthetic weld frames into a capture folder, the "
+        "agent judges them with the shipped bundle and publishes to a broker; a subscriber of its own shows what "
+        "arrives. Ends by itself.",
+    )
+    command.add_argument("--frames", type=_at_least(1, int), default=50, metavar="N", help="how many (default 50)")
+    command.add_argument("--rate", type=_at_least(0.1, float), default=5.0, metavar="R", help="a second (default 5)")
+    command.add_argument("--directory", type=Path, metavar="D", help="captures, results and state (default: a new "
+                         "folder for temporary files)")  # fmt: skip
+    command.add_argument("--mqtt-port", type=_at_least(1, int), metavar="P", help="use the broker at 127.0.0.1:P "
+                         "instead of the embedded one")  # fmt: skip
+    command.add_argument(
+        "--seed", type=_at_least(0, int), default=0, help="other welds with another number (default 0)"
+    )
+    command.add_argument("--json", action="store_true", help="the summary as one JSON object in the last line")
+    command.set_defaults(work=work)
+
+
+def _at_least(low: float, kind: type[int] | type[float]) -> Any:
+    def number(text: str) -> int | float:
+        value = kind(text)
+        if not low <= value <= 1e9:
+            raise argparse.ArgumentTypeError(f"must be at least {low:g}")
+        return value
+
+    number.__name__ = "number"
+    return number
+
+
+def work(options: argparse.Namespace) -> int:
+    """Start broker, subscriber, agent and camera; show what arrives; stop in order; sum up."""
+    import tempfile
+
+    from agent import logs
+    from agent.app import Agent, make_folder
+    from agent.delivery.mqtt import Subscriber
+    from agent.demo.broker import EmbeddedBroker
+    from agent.demo.camera import SimulatedCamera
+
+    logs.set_up()
+    started = time.monotonic()
+    directory = options.directory or Path(tempfile.mkdtemp(prefix="weldwatch-demo-"))
+    make_folder(directory / "captures", "--directory")
+    broker = EmbeddedBroker() if options.mqtt_port is None else None
+    port = broker.start() if broker else options.mqtt_port
+    config = _config(directory, port)
+    arrived = _Arrivals(options.frames, quiet=options.json)
+    # A folder that was used before may still deliver its old results: only this run's captures count.
+    seen_before = {path.name for path in (directory / "captures").iterdir()}
+    camera = SimulatedCamera(directory / "captures", options.frames, options.rate, _fresh_seed(options, seen_before))
+    arrived.truth = camera.truth
+    subscriber = Subscriber("127.0.0.1", port, f"{config.topic}/result", arrived)
+    try:
+        subscriber.start()
+        agent = Agent(config, simulated=True)
+        code = _run(agent, camera, arrived)
+    finally:
+        subscriber.stop()
+        if broker:
+            broker.stop()
+    summary = {
+        "inspected": agent.health.counters().get("inspected", 0),
+        "json_files": sum(1 for _ in (directory / "results").glob("*/*.json")),
+        "mqtt_received": len(arrived.ids),
+        **{name: arrived.evaluations.get(name, 0) for name in ("OK", "NotOK", "NotDecidable")},
+        "seconds": round(time.monotonic() - started, 2),
+        "directory": str(directory),
+    }
+    _sum_up(summary, options.json)
+    return code
+
+
+def _fresh_seed(options: argparse.Namespace, taken: set[str]) -> int:
+    """A seed whose file names are not in the folder yet, so that a second demo in one folder adds to it."""
+    seed: int = options.seed
+    while any(f"_J{seed + 1}_" in name for name in taken):
+        seed += 1
+    return seed
+
+
+def _config(directory: Path, port: int) -> AgentConfig:
+    """The demo's configuration, also written beside its captures for people to look at and start from."""
+    from agent import config
+
+    captures, state, results = (directory / part for part in ("captures", "state", "results"))
+    text = f"""\
+# The demo's own configuration. Start from it: weldwatch run --config agent.yaml
+station: {{enterprise: weldwatch, site: demo, area: demo, line: demo, name: demo-cam}}
+state: {json.dumps(str(state))}
+sources:
+  - type: folder
+    name: captures
+    path: {json.dumps(str(captures))}
+    settle_s: 0.05
+    name_pattern: '(?P<part_id>P[0-9]+)_(?P<job_id>J[0-9]+)_(?P<frame>[0-9]+)'
+results: {{directory: {json.dumps(str(results))}, min_free_mb: 0}}
+mqtt: {{host: 127.0.0.1, port: {port}}}
+"""
+    (directory / "agent.yaml").write_text(text, encoding="utf-8")
+    return config.parse(text, str(directory / "agent.yaml"))
+
+
+def _run(agent: Any, camera: SimulatedCamera, arrived: _Arrivals) -> int:
+    """The agent in a thread of its own, as ``weldwatch run`` would have it; the camera once it is ready."""
+    from agent.errors import WeldwatchError
+
+    outcome: list[int | WeldwatchError] = []
+
+    def live() -> None:
+        try:
+            outcome.append(agent.run())
+        except WeldwatchError as error:
+            outcome.append(error)
+
+    station = threading.Thread(target=live, name="agent")
+    station.start()
+    try:
+        while station.is_alive() and not agent.ready.wait(0.05):
+            pass
+        if station.is_alive():
+            camera.start()
+            while camera.is_alive() and station.is_alive():
+                camera.join(0.2)
+            arrived.complete.wait(_PATIENCE_S if station.is_alive() and camera.error is None else 0)
+    finally:
+        camera.quit.set()
+        agent.stop()
+        station.join()
+    if outcome and isinstance(outcome[0], WeldwatchError):
+        raise outcome[0]
+    if camera.error is not None:
+        print(f"weldwatch: the simulated camera ended early: {camera.error}", file=sys.stderr)
+    return 0 if arrived.complete.is_set() and outcome == [0] else 1
+
+
+class _Arrivals:
+    """What the subscriber hears: counted once per result id, and shown to people."""
+
+    def __init__(self, expected: int, *, quiet: bool) -> None:
+        self.ids: set[str] = set()
+        self.evaluations: dict[str, int] = {}
+        self.complete = threading.Event()
+        self.truth: dict[str, str] = {}
+        self._expected, self._quiet = expected, quiet
+
+    def __call__(self, payload: bytes) -> None:
+        result = json.loads(payload)
+        if result["result_id"] in self.ids:
+            return
+        self.ids.add(result["result_id"])
+        self.evaluations[result["evaluation"]] = self.evaluations.get(result["evaluation"], 0) + 1
+        if not self._quiet:
+            self._show(result)
+        if len(self.ids) >= self._expected:
+            self.complete.set()
+
+    def _show(self, result: dict[str, Any]) -> None:
+        from rich import print as rich_print
+        from rich.markup import escape
+
+        colour = {"OK": "green", "NotOK": "red"}.get(result["evaluation"], "yellow")
+        drawn = self.truth.get(result["image"]["name"], "?")
+        probability = result["probability"] or [float("nan")] * 2
+        rich_print(
+            f"{result['created_at'][11:23]}  {escape(result['image']['name'])}  "
+            f"[{colour}]{result['evaluation']:<13}[/]defect {probability[1]:6.1%}  "
+            f"{result['timing_ms']['total']:5.1f} ms  [dim](drawn: {drawn})[/]",
+            flush=True,
+        )
+
+
+def _sum_up(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary))
+        return
+    print(
+        f"\n{summary['inspected']} frames inspected in {summary['seconds']} s: {summary['OK']} OK, {summary['NotOK']} "
+        f"NotOK, {summary['NotDecidable']} NotDecidable; {summary['json_files']} JSON files, "
+        f"{summary['mqtt_received']} MQTT messages received.\n"
+        f"Look at them in {summary['directory']}: captures/, results/, agent.yaml.\n"
+        "The frames and the bundle's training are synthetic: nothing here may judge a real weld."
+    )

@@ -1,0 +1,68 @@
+"""``weldwatch``: find the command, run it, and turn what goes wrong into one line and an exit code.
+
+Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration. ``--help`` of any command loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from agent import __version__
+from agent.cli import check, demo, predict, run
+from agent.errors import UsageError, WeldwatchError
+
+_EPILOG = """\
+start here:
+  weldwatch demo                       the whole station with nothing configured
+  weldwatch predict weld.png           one image, one verdict
+  weldwatch check --config agent.yaml  try everything that a configuration names
+  weldwatch run --config agent.yaml    the agent
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line, also read by the documentation."""
+    top = argparse.ArgumentParser(
+        prog="weldwatch",
+        description="Inspection agent for a weld camera station: weld frame in, verdict out on MQTT and on disk.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"weldwatch {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (demo, run, predict, check):
+        command.add_to(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.work(options)
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        print(f"weldwatch: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except WeldwatchError as error:
+        print(f"weldwatch: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain again when it flushes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _one_line(error: BaseException) -> str:
+    """File names are hostile: no control character reaches the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

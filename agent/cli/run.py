@@ -1,0 +1,39 @@
+"""``weldwatch run``: the agent."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from typing import Any
+
+
+def add_to(commands: Any) -> None:
+    """Describe the command."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        help="the agent: watch, inspect, publish",
+        description="Watch the configured sources, inspect each image, publish results to MQTT and to disk. "
+        "SIGTERM or Ctrl-C: finish what is claimed, deliver what it can in 5 s, end.",
+    )
+    command.add_argument("--config", metavar="FILE", help="default: $WELDWATCH_CONFIG, /etc/weldwatch/agent.yaml, "
+                         "config/agent.yaml")  # fmt: skip
+    command.add_argument("--once", action="store_true", help="inspect what is there, deliver, end; waits 10 s for a "
+                         "broker, exit code 1 if anything stays undelivered")  # fmt: skip
+    command.add_argument("--log", choices=("text", "json"), default="text", help="form of the log lines (default text)")
+    command.add_argument("--verbose", action="store_true", help="log what goes well, too")
+    command.set_defaults(work=work)
+
+
+def work(options: argparse.Namespace) -> int:
+    """Run until stopped."""
+    from agent import config, logs
+
+    logs.set_up(as_json=options.log == "json", verbose=options.verbose)
+    settings = config.load(config.find(options.config))
+
+    from agent.app import Agent
+
+    agent = Agent(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: agent.stop())
+    return agent.run(once=options.once)
