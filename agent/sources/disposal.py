@@ -1,0 +1,236 @@
+"""Letting go of a file once its result is durable: keep, archive, delete, or move to ``rejected`` with its reason.
+
+    rejected/
+      .weldwatch-<key>.json         the intent, written before the frame is offered: why, once its result is durable
+      shift1/bad.png                the image, at its relative path, never overwriting (``bad_1.png``)
+      shift1/bad.png.reason.json    the intent, renamed when the image has arrived
+
+Invariants
+- Only the file that was inspected is touched (same inode, size and modification time); another under its name stays.
+- A kill at any point leaves the image in one place at least; what was begun is finished when the file is met again.
+- Across devices the copy and its folder are synced before the source is unlinked; within one a rename moves it whole.
+- Trouble (no permission, full disk) is a problem on health and tried again at the next rescan; it stops nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from agent.config import FolderConfig
+from agent.errors import ImageError
+from agent.frame import Frame, readable_name
+from agent.health import Health
+from agent.logs import log
+from agent.sources import files, moving
+from agent.sources.identity import sidecar_names
+from agent.sources.settling import Signature
+
+_log = log("sources")
+
+_INTENT = ".weldwatch-"
+TRIES = 20  #: failures that end a round of trying again: the target is full or closed, not one file odd
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file that is to be let go."""
+
+    key: bytes
+    path: bytes
+    signature: Signature
+
+
+class Disposal:
+    """What becomes of a source's files. ``expect`` and ``retry`` are the source's, ``release`` may be any thread's."""
+
+    def __init__(self, config: FolderConfig, root: bytes, health: Health) -> None:
+        self._source, self._root, self._health = config.name, root, health
+        self._after = config.after
+        self._archive = os.fsencode(os.path.abspath(config.archive)) if config.archive else None
+        self._rejected = os.fsencode(os.path.abspath(config.rejected)) if config.rejected else None
+        self._lock = threading.Lock()  # guards the three below
+        self._expected: dict[bytes, Entry] = {}
+        self._rejects: set[bytes] = set()  #: keys that have an intent
+        self._failed: dict[bytes, Entry] = {}
+        self._working = threading.Lock()  # one at a time touches the files
+        self._problem = f"release_failed:{config.name}"
+
+    @property
+    def keeps(self) -> bool:
+        """Whether good frames simply stay where they are."""
+        return self._after == "keep"
+
+    def remember_intents(self) -> None:
+        """At the start: which files a killed agent meant to reject."""
+        if self._rejected is None:
+            return
+        try:
+            names = os.listdir(self._rejected)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._trouble(self._rejected, error)
+            return
+        for name in (os.fsdecode(name) for name in names):
+            if name.startswith(_INTENT) and name.endswith(".json"):
+                try:
+                    self._rejects.add(bytes.fromhex(name[len(_INTENT) : -len(".json")]))
+                except ValueError:
+                    continue  # not a name of ours
+
+    def expect(self, path: bytes, signature: Signature, frame: Frame) -> None:
+        """This frame is about to be offered; ``release`` will name its key."""
+        if frame.problem is not None and self._rejected is not None:
+            self._intend(frame, frame.problem)
+        elif self.keeps:
+            return
+        with self._lock:
+            self._expected[frame.key] = Entry(frame.key, path, signature)
+
+    def _intend(self, frame: Frame, problem: ImageError) -> None:
+        assert self._rejected is not None
+        reason = {
+            "source": frame.source,
+            "image": frame.name,
+            "code": problem.code,
+            "detail": problem.detail,
+            "sha256": frame.sha256,
+            "bytes": frame.bytes,
+        }
+        try:
+            os.makedirs(self._rejected, exist_ok=True)
+            with open(self._intent(frame.key), "w", encoding="utf-8") as file:
+                json.dump(reason, file, ensure_ascii=False)
+        except OSError as error:
+            # The file can still be moved, only its reason will be missing; the result has it.
+            self._trouble(self._rejected, error)
+        with self._lock:
+            self._rejects.add(frame.key)
+
+    def _intent(self, key: bytes) -> bytes:
+        assert self._rejected is not None
+        return os.path.join(self._rejected, f"{_INTENT}{key.hex()}.json".encode())
+
+    def wanted(self, key: bytes) -> bool:
+        """Whether a file that has its result already is still to be let go."""
+        return not self.keeps or key in self._rejects
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """These frames are durable."""
+        with self._lock:
+            entries = [entry for key in keys if (entry := self._expected.pop(key, None)) is not None]
+        self.let_go(entries)
+
+    def let_go(self, entries: Iterable[Entry]) -> int:
+        """Archive, delete or reject these files now; what fails is kept for ``retry``. How many failed."""
+        failed = 0
+        for entry in entries:
+            try:
+                with self._working:
+                    self._let_go(entry)
+            except OSError as error:
+                with self._lock:
+                    self._failed[entry.key] = entry
+                failed += 1
+                self._trouble(entry.path, error)
+        return failed
+
+    def retry(self) -> None:
+        """Try again what failed; after ``TRIES`` that fail again the others wait for the next round."""
+        with self._lock:
+            entries = list(self._failed.values())
+        left = TRIES
+        for entry in entries:
+            with self._lock:
+                self._failed.pop(entry.key, None)
+            left -= self.let_go([entry])
+            if not left:
+                break
+        with self._lock:
+            failing = bool(self._failed)
+        if not failing and self._health.clear_problem(self._problem):
+            _log.info("source %s: files are archived, deleted and rejected again", self._source)
+
+    def _trouble(self, path: bytes, error: OSError) -> None:
+        self._health.count("release_failed")
+        text = f"{readable_name(path)}: {error.strerror or error}"
+        if self._health.raise_problem(self._problem, text):
+            _log.error(
+                "source %s: cannot let go of %s; the result is safe, the file stays; tried again at every rescan, "
+                "look at permissions and space",
+                self._source,
+                text,
+            )
+
+    def _let_go(self, entry: Entry) -> None:
+        with self._lock:
+            reject = entry.key in self._rejects
+        folder, name = files.split(entry.path)
+        os.stat(self._root)  # a share that is away is trouble; a folder below that is gone took its files with it
+        try:
+            with files.folder_fd(self._root, folder) as at:
+                if moving.is_still(name, at, entry.signature):
+                    self._act(entry, folder, name, at, reject=reject)
+        except (FileNotFoundError, NotADirectoryError):
+            if self._is_there(entry):
+                raise  # then it is the target's folder that is not
+        if reject:
+            _unlink(self._intent(entry.key))
+            with self._lock:
+                self._rejects.discard(entry.key)
+
+    def _is_there(self, entry: Entry) -> bool:
+        folder, name = files.split(entry.path)
+        try:
+            with files.folder_fd(self._root, folder) as at:
+                return moving.is_still(name, at, entry.signature)
+        except OSError:
+            return False
+
+    def _act(self, entry: Entry, folder: bytes, name: bytes, at: int, *, reject: bool) -> None:
+        if reject:
+            self._reject(entry, folder, name, at)
+        elif self._after == "archive":
+            assert self._archive is not None
+            self._move_with_sidecar(self._archive, folder, name, at, entry.signature)
+        elif self._after == "delete":
+            moving.delete(name, at, entry.signature)
+
+    def _reject(self, entry: Entry, folder: bytes, name: bytes, at: int) -> None:
+        assert self._rejected is not None
+        moved = self._move_with_sidecar(self._rejected, folder, name, at, entry.signature)
+        if moved is None:
+            return
+        self._health.count("files_rejected")
+        beside = moving.fitting(moved, b".reason.json")
+        try:
+            os.rename(self._intent(entry.key), os.path.join(self._rejected, folder, beside))
+        except FileNotFoundError:
+            pass  # it could not be written when the frame was offered, which was reported then
+
+    def _move_with_sidecar(
+        self, target: bytes, folder: bytes, name: bytes, at: int, signature: Signature
+    ) -> bytes | None:
+        """Move the image and its sidecar below ``target``; the name it got, None where it was no longer the same."""
+        into = os.path.join(target, folder)
+        os.makedirs(into, exist_ok=True)
+        with files.folder_fd(into, b"") as there:
+            moved = moving.move(name, at, there, signature)
+            if moved is None:
+                return None
+            for beside, renamed in zip(sidecar_names(name), sidecar_names(moved), strict=True):
+                facts = moving.lstat(beside, at)
+                if facts is not None:
+                    moving.move(beside, at, there, files.signature_of(facts), wish=renamed)
+        return moved
+
+
+def _unlink(path: bytes) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,291 @@
+"""The folder source: every image that arrives below a capture folder is offered once, whole, oldest first.
+
+    inotify ──hints──▶ ┐                                        seen: let go again
+    rescan  ──truth──▶ ┴─ settling ──whole?──▶ ledger: seen? ──▶ intake ──▶ offer ──▶ … ──▶ release ──▶ disposal
+
+Invariants
+- Events are hints; the scan is the truth. Watch first, then scan; scan again every ``rescan_s``, after lost events, and
+  when the folder is another one than before (mounted again).
+- A file is offered once a process, and never when the ledger has its key; it is forgotten there only when two clean
+  scans of the same folder, an hour apart, did not meet it. A folder that is away or empty forgets nothing.
+- A file that waits (growing, unreadable) holds up no other. What cannot be inspected is offered as a problem.
+- Memory: two numbers a present file, and at most ``WINDOW`` files in waiting; nothing decoded is kept.
+
+Counters on health: files_offered, files_unreadable (offered as a problem), files_incomplete (looked at again),
+files_rejected, release_failed, sidecar_bad, identity_unknown, watch_overflow, odd_entries (links, FIFOs, …).
+Problems: folder_missing:<source>, folder_unreadable:<source>, folder_not_watched:<source>, release_failed:<source>.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from itertools import islice
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from agent.clock import Clock
+from agent.config import FolderConfig
+from agent.frame import Frame, readable_name
+from agent.health import Health
+from agent.logs import log
+from agent.ports import Offer, SeenKeys
+from agent.sources import files
+from agent.sources.disposal import Disposal, Entry
+from agent.sources.identity import Names
+from agent.sources.intake import Changed, Intake, Read
+from agent.sources.notes import Notes
+from agent.sources.presence import Presence
+from agent.sources.scan import Patterns, Scan
+from agent.sources.settling import Settling, Taken
+from agent.sources.watch import Heard, Watching
+
+_log = log("sources")
+
+SLICE = 32  #: files read between two looks at the events
+BATCH = 500  #: keys asked of the ledger at once
+WINDOW = 50_000  #: files in waiting; more stay where they are until there is room
+STOP_S = 0.2  #: how long a wait may keep ``stop`` waiting
+MISSING_S = 1.0  #: how often a missing folder is looked for
+SCAN_SHARE = 10  #: a scan may take a tenth of the time, however many files lie there
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class FolderSource:
+    """Implements ``agent.ports.Source`` for one capture folder. Constructing it opens nothing."""
+
+    def __init__(
+        self,
+        config: FolderConfig,
+        zone: ZoneInfo,
+        seen: SeenKeys,
+        health: Health,
+        clock: Clock,
+        simulated: bool = False,
+    ) -> None:
+        self.name = config.name
+        self._config, self._seen, self._health, self._clock = config, seen, health, clock
+        self._root = os.fsencode(os.path.abspath(config.path))
+        self._patterns = Patterns(config.patterns)
+        self._settling = Settling(config.settle_s, config.incomplete_s)
+        self._notes = Notes(config.name, health)
+        names = Names(config.name_pattern, zone)
+        self._intake = Intake(config.name, self._root, names, health, clock, self._notes.once, simulated)
+        self._disposal = Disposal(config, self._root, health)
+        self._watching = Watching(config.name, self._root, config.rescan_s, health)
+        self._presence = Presence(config.name, seen, clock, may_be_empty=not self._disposal.keeps)
+        self._state, self._offered, self._next_scan, self._more = "starting", 0, 0.0, False
+
+    def state(self) -> dict[str, Any]:
+        """Name, type, path, ``state``: starting, watching, polling, missing, unreadable or stopped."""
+        return {
+            "name": self.name,
+            "type": "folder",
+            "path": self._config.path,
+            "state": self._state,
+            "offered": self._offered,
+            "waiting": len(self._settling),
+        }
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """These frames are durable: what ``after`` and ``rejected`` say happens now, in the caller's thread."""
+        self._disposal.release(keys)
+
+    def run(self, offer: Offer, stop: threading.Event, *, once: bool = False) -> None:
+        """Offer what is there and, unless ``once``, what arrives, until ``stop``."""
+        self._disposal.remember_intents()
+        try:
+            self._run(offer, stop, once)
+        finally:
+            self._watching.close()
+            self._state = "stopped"
+
+    def _run(self, offer: Offer, stop: threading.Event, once: bool) -> None:
+        while not stop.is_set():
+            if self._clock.monotonic() >= self._next_scan:
+                self._scan(once)
+            self._look_at(self._settling.due(self._clock.monotonic()))
+            if not self._hand_over(offer, stop):
+                return
+            if once and not len(self._settling) and not self._more:
+                return
+            self._wait(stop, once)
+
+    def _wait(self, stop: threading.Event, once: bool) -> None:
+        """Sleep until a file is due, a scan is, or something is heard."""
+        now = self._clock.monotonic()
+        due = self._settling.next_due()
+        until = min(self._next_scan, now + STOP_S, now + STOP_S if due is None else due)
+        if once:
+            stop.wait(max(0.0, until - now))
+            return
+        self._hear(self._watching.wait(max(0.0, until - now), stop))
+
+    def _hear(self, heard: Heard) -> None:
+        if heard.overflow:
+            self._health.count("watch_overflow")
+            _log.warning("source %s: more files at once than the kernel reports; looking through the folder", self.name)
+        if heard.overflow or heard.root_lost:
+            self._next_scan = 0.0
+        for folder in heard.folders:
+            self._take_up(self._new_scan().walk(folder))
+        self._look_at(path for path in heard.files if self._patterns.match_path(path))
+
+    def _look_at(self, paths: Iterable[bytes]) -> None:
+        """See how these files are by now."""
+        for path in paths:
+            try:
+                facts = os.lstat(os.path.join(self._root, path))
+            except OSError:
+                self._settling.forget(path)  # gone, or out of reach until a scan meets it again
+                continue
+            if files.is_regular(facts):
+                self._sight(path, facts)
+            else:
+                self._settling.forget(path)
+                self._notes.odd(path, facts)
+
+    def _sight(self, path: bytes, facts: os.stat_result) -> None:
+        signature = files.signature_of(facts)
+        if self._presence.is_done(path, signature):
+            return
+        if len(self._settling) >= WINDOW and path not in self._settling:
+            self._more = True
+            return
+        age = (self._clock.now() - _EPOCH).total_seconds() - signature.mtime_ns / 1e9
+        self._settling.sight(path, signature, self._clock.monotonic(), age)
+
+    def _scan(self, once: bool) -> None:
+        """Look through the whole folder."""
+        begin = self._clock.monotonic()
+        try:
+            root = os.stat(self._root)
+        except OSError as error:
+            self._away(error, begin, once)
+            return
+        same = self._presence.same_root((root.st_dev, root.st_ino))
+        if not once:
+            self._watching.start(afresh=not same)
+        self._more = False
+        scan = self._new_scan()
+        named = self._presence.begin()
+        self._take_up(self._not_done(scan, named=named))
+        self._presence.end(clean=not scan.errors and not self._more)
+        self._watching.finish(None if scan.errors else scan.folders)
+        self._report(scan.errors)
+        self._disposal.retry()
+        now = self._clock.monotonic()
+        self._next_scan = math.inf if once else now + max(self._config.rescan_s, SCAN_SHARE * (now - begin))
+
+    def _new_scan(self) -> Scan:
+        return Scan(self._root, self._patterns, self._watching.add, self._notes.odd)
+
+    def _not_done(self, scan: Scan, *, named: bool) -> Iterator[tuple[bytes, os.stat_result]]:
+        for path, facts in scan.walk():
+            signature = files.signature_of(facts)
+            if self._presence.meet(path, signature, self._intake.key(path, signature) if named else None):
+                yield path, facts
+
+    def _take_up(self, found: Iterator[tuple[bytes, os.stat_result]]) -> None:
+        """Files that a scan met and that are not done: let go of those that the ledger has, sight the others."""
+        while batch := list(islice(found, BATCH)):
+            new: list[tuple[bytes, os.stat_result]] = []
+            for path, facts in batch:
+                if path in self._settling:
+                    self._sight(path, facts)
+                elif len(self._settling) + len(new) < WINDOW:
+                    new.append((path, facts))
+                else:
+                    self._more = True
+            unseen = self._unseen([Taken(path, files.signature_of(facts)) for path, facts in new])
+            for path, facts in new:
+                if path in unseen:
+                    self._sight(path, facts)
+
+    def _unseen(self, taken: list[Taken]) -> set[bytes]:
+        """Those that have no result; the others are done, and are let go where that was cut short."""
+        keys = {self._intake.key(*one): one for one in taken}
+        seen = self._seen.seen(list(keys)) if keys else set()
+        again = []
+        for key, one in keys.items():
+            if key in seen:
+                self._presence.done(*one)
+                if self._disposal.wanted(key):
+                    again.append(Entry(key, *one))
+        self._disposal.let_go(again)
+        return {one.path for key, one in keys.items() if key not in seen}
+
+    def _hand_over(self, offer: Offer, stop: threading.Event) -> bool:
+        """Read and offer the oldest of what is ready; False when the agent wants no more."""
+        taken: list[Taken] = []
+        while len(taken) < SLICE and (one := self._settling.take()) is not None:
+            taken.append(one)
+        unseen = self._unseen(taken)
+        for one in taken:
+            if one.path not in unseen:
+                self._settling.forget(one.path)
+            elif stop.is_set() or not self._one(one, offer):
+                return False
+        if self._more and len(self._settling) < WINDOW // 2:
+            self._next_scan = 0.0  # there is room again for those that had to wait outside
+        return True
+
+    def _one(self, one: Taken, offer: Offer) -> bool:
+        """One file: offered, put back, or let be. False when the agent wants no more."""
+        outcome = self._intake.read(*one)
+        if isinstance(outcome, Read):
+            if outcome.undecided and self._settling.undecided(
+                one.path, self._clock.monotonic(), reread=outcome.unopened, trust_mtime=not self._watching.remote
+            ):
+                self._health.count("files_incomplete")
+                return True
+            return self._offer(one, outcome.frame, offer)
+        self._settling.forget(one.path)
+        if isinstance(outcome, Changed):
+            self._look_at([one.path])
+        return True
+
+    def _offer(self, one: Taken, frame: Frame, offer: Offer) -> bool:
+        self._disposal.expect(one.path, one.signature, frame)
+        if not offer(frame):
+            return False
+        self._settling.forget(one.path)
+        self._presence.done(*one)
+        self._offered += 1
+        self._health.count("files_offered")
+        if frame.problem is not None:
+            self._health.count("files_unreadable")
+        if frame.identity_unknown:
+            self._health.count("identity_unknown")
+        return True
+
+    def _away(self, error: OSError, now: float, once: bool) -> None:
+        """The folder cannot even be looked at."""
+        self._state = "missing"
+        self._watching.close()
+        self._next_scan = math.inf if once else now + min(MISSING_S, self._config.rescan_s)
+        detail = f"{readable_name(self._root)}: {error.strerror}"
+        if self._health.raise_problem(f"folder_missing:{self.name}", detail):
+            _log.error("source %s: %s; create or mount it; it is taken up as soon as it is there", self.name, detail)
+
+    def _report(self, errors: list[tuple[bytes, OSError]]) -> None:
+        """Say how the scan went."""
+        if self._health.clear_problem(f"folder_missing:{self.name}"):
+            _log.info("source %s: the folder is there again", self.name)
+        self._state = "polling" if self._watching.polling else "watching"
+        unreadable = f"folder_unreadable:{self.name}"
+        if not errors:
+            if self._health.clear_problem(unreadable):
+                _log.info("source %s: every folder can be read again", self.name)
+            return
+        folder, error = errors[0]
+        if folder == b"":
+            self._state = "unreadable"
+        detail = f"{readable_name(folder) or '.'}: {error.strerror}"
+        if self._health.raise_problem(unreadable, detail):
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            _log.error("source %s: cannot read folder %s%s; give the agent permission", self.name, detail, more)

@@ -1,0 +1,164 @@
+"""Taking one file in: open it safely, read it once, decode it once, say what it is.
+
+Invariants
+- The bytes that were hashed are the bytes that were decoded, and the file did not change while they were read.
+- Every outcome is one of: a frame (with a picture or a problem), changed, gone, or not a file. Nothing is swallowed.
+- Memory is bounded by ``MAX_BYTES`` and the decoder's own limit on pixels.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.clock import Clock
+from agent.errors import ImageError, TruncatedImageError
+from agent.frame import FileKey, Frame, readable_name
+from agent.health import Health
+from agent.image import Picture, decode
+from agent.sources import files
+from agent.sources.identity import MAX_SIDECAR, Named, Names, Sidecar, SidecarError, merged, sidecar_names
+from agent.sources.settling import Signature
+
+MAX_BYTES = 256 * 1024 * 1024  #: of one encoded image
+
+#: The machine's trouble, not the file's: never the reason for a verdict.
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+@dataclass(frozen=True)
+class Read:
+    """The file was read, or could not be; ``frame`` is what it is worth as it stands."""
+
+    frame: Frame
+    undecided: bool = False  #: more bytes, or a permission, could still make it whole
+    unopened: bool = False  #: not a byte was read: it may become readable without changing
+
+
+class Changed:
+    """It changed while it was read."""
+
+
+class Gone:
+    """It is not there any more."""
+
+
+class NotAFile:
+    """It is a link, a FIFO, a device or a folder."""
+
+
+Outcome = Read | Changed | Gone | NotAFile
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Reads the files of one source."""
+
+    source: str
+    root: bytes
+    names: Names
+    health: Health
+    clock: Clock
+    warn: Callable[[bytes, str], None]  #: (path, what is wrong with it); said once a file
+    simulated: bool = False
+
+    def key(self, path: bytes, signature: Signature) -> bytes:
+        """The file's 16-byte key."""
+        return FileKey(self.source, path, *signature).digest()
+
+    def read(self, path: bytes, signature: Signature) -> Outcome:
+        """Take in the file that was seen with ``signature``."""
+        folder, name = files.split(path)
+        try:
+            with files.folder_fd(self.root, folder) as at:
+                return self._read(path, signature, name, at)
+        except files.NotAFileError:
+            return NotAFile()
+        except (FileNotFoundError, NotADirectoryError):
+            return Gone()
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
+            if error.errno == errno.ELOOP:  # a folder on the way became a link
+                return Gone()
+            problem = ImageError("unreadable_file", error.strerror or str(error))
+            frame = self._frame(path, signature, self.names.read(name), None, problem, None)
+            return Read(frame, undecided=True, unopened=True)
+
+    def _read(self, path: bytes, signature: Signature, name: bytes, at: int) -> Outcome:
+        with files.regular_file(name, at) as (fd, facts):
+            if files.signature_of(facts) != signature:
+                return Changed()
+            named, sidecar = self.names.read(name), self._sidecar(path, name, at)
+            if signature.size > MAX_BYTES:
+                problem = ImageError("file_too_large", f"{signature.size} bytes, more than {MAX_BYTES}")
+                return Read(self._frame(path, signature, named, sidecar, problem, None), undecided=True)
+            data = files.read_exactly(fd, signature.size)
+            if data is None or files.signature_of(os.fstat(fd)) != signature:
+                return Changed()
+        return self._decoded(path, signature, named, sidecar, data)
+
+    def _decoded(self, path: bytes, signature: Signature, named: Named, sidecar: Sidecar | None, data: bytes) -> Read:
+        digest = hashlib.sha256(data).hexdigest()
+        begin = self.clock.monotonic()
+        what: Picture | ImageError
+        try:
+            what = decode(data)
+        except ImageError as error:
+            what = error
+        spent = (self.clock.monotonic() - begin) * 1000
+        frame = self._frame(path, signature, named, sidecar, what, digest, spent)
+        return Read(frame, undecided=isinstance(what, TruncatedImageError))
+
+    def _frame(
+        self,
+        path: bytes,
+        signature: Signature,
+        named: Named,
+        sidecar: Sidecar | None,
+        what: Picture | ImageError,
+        sha256: str | None,
+        decode_ms: float = 0.0,
+    ) -> Frame:
+        picture, problem = (what, None) if isinstance(what, Picture) else (None, what)
+        exif = picture.taken_at if picture else None
+        taken, origin = self.names.captured_at(exif, named, sidecar, signature.mtime_ns, self.clock.now())
+        identity, unknown = merged(named, sidecar)
+        return Frame(
+            source=self.source,
+            name=readable_name(path),
+            key=self.key(path, signature),
+            captured_at=taken,
+            captured_from=origin,
+            picture=picture,
+            problem=problem,
+            sha256=sha256,
+            bytes=signature.size,
+            identity=identity,
+            identity_unknown=unknown,
+            decode_ms=decode_ms,
+            simulated=self.simulated,
+        )
+
+    def _sidecar(self, path: bytes, name: bytes, at: int) -> Sidecar | None:
+        """The sidecar beside an image, where there is a usable one."""
+        for beside in sidecar_names(name):
+            try:
+                with files.regular_file(beside, at) as (fd, facts):
+                    if facts.st_size > MAX_SIDECAR:
+                        raise SidecarError(f"{facts.st_size} bytes, more than {MAX_SIDECAR}")
+                    data = files.read_exactly(fd, facts.st_size)
+                    if data is None:
+                        raise SidecarError("it changed while it was read")
+                    return self.names.sidecar(data)
+            except (SidecarError, files.NotAFileError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+                    continue
+                self.health.count("sidecar_bad")
+                reason = error.strerror if isinstance(error, OSError) else str(error) or "not a regular file"
+                self.warn(path, f"its sidecar {readable_name(beside)} is not used: {reason}")
+                return None
+        return None

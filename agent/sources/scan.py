@@ -1,0 +1,85 @@
+"""Looking through the whole tree: the truth that events only hint at.
+
+Invariants: each folder is watched before it is read, so that what comes later makes an event; links are never followed;
+what cannot be read is an error on the list, never taken for empty.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from agent.sources import files
+
+
+class Patterns:
+    """Which names are images: patterns on the base name, ignoring case; dot files never."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._matches = re.compile("|".join(fnmatch.translate(pattern.lower()) for pattern in patterns)).match
+
+    def match(self, name: bytes) -> bool:
+        """Whether a base name is that of an image."""
+        return not name.startswith(b".") and self._matches(os.fsdecode(name).lower()) is not None
+
+    def match_path(self, path: bytes) -> bool:
+        """The same for a relative path: no folder on the way may be a dot folder."""
+        folder, name = files.split(path)
+        return self.match(name) and not (folder.startswith(b".") or b"/." in folder)
+
+
+class Scan:
+    """One walk. After ``walk`` is used up, ``errors`` and ``folders`` tell how it went."""
+
+    def __init__(
+        self,
+        root: bytes,
+        patterns: Patterns,
+        watch: Callable[[bytes], None],
+        odd: Callable[[bytes, os.stat_result], None],
+    ) -> None:
+        self._root, self._patterns, self._watch, self._odd = root, patterns, watch, odd
+        self.errors: list[tuple[bytes, OSError]] = []
+        self.folders: set[bytes] = set()
+        self.found = 0  #: images
+
+    def walk(self, start: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
+        """Every image below ``start``, as (path relative to the root, lstat)."""
+        waiting = [start]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                with files.folder_fd(self._root, folder) as fd:
+                    self._watch(folder)
+                    self.folders.add(folder)
+                    yield from self._in_folder(folder, fd, waiting)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if folder == b"":
+                    self.errors.append((folder, error))  # elsewhere it was removed meanwhile, which is no error
+            except OSError as error:
+                self.errors.append((folder, error))
+
+    def _in_folder(self, folder: bytes, fd: int, waiting: list[bytes]) -> Iterator[tuple[bytes, os.stat_result]]:
+        prefix = folder + b"/" if folder else b""
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                name = os.fsencode(entry.name)
+                if name.startswith(b"."):
+                    continue
+                matches = self._patterns.match(name)
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if is_folder:
+                    waiting.append(prefix + name)
+                if not matches and not (entry.is_symlink() and entry.is_dir()):
+                    continue
+                try:
+                    facts = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                if files.is_regular(facts):
+                    self.found += 1
+                    yield prefix + name, facts
+                else:
+                    self._odd(prefix + name, facts)
