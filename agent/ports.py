@@ -120,8 +120,11 @@ class Sink(Protocol):
     name: str
     pace: Pace
 
-    def when_ready(self, wake: Callable[[], None]) -> None:
-        """Called once before the first ``deliver``: call ``wake`` (from any thread) when it is worth trying at once."""
+    def open(self, wake: Callable[[], None]) -> None:
+        """Called once before the first ``deliver``. Waits for nothing: what must connect does so in its own thread.
+
+        ``wake`` may be called from any thread, whenever it is worth delivering at once after a ``RetryError``.
+        """
         ...
 
     def deliver(self, batch: Sequence[Stored]) -> int:
@@ -133,5 +136,5 @@ class Sink(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections; called once, after the last ``deliver``."""
+        """Let go of connections; ends a ``deliver`` that waits. Calling it twice, or without ``open``, does no harm."""
         ...

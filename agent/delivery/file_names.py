@@ -1,8 +1,7 @@
 """How a result's file is named and written: ``<image stem>_<YYYYMMDDTHHMMSSmmmZ>.json``.
 
 Invariants
-- A name is never '', '.', '..', hidden, or longer than 255 bytes, and never leaves its folder, whatever the image was called.
-- Different stems stay different (but for the cut): '%' itself is written ``%25``.
+- A name is never '', '.', '..', hidden, or longer than 255 bytes, and never leaves its folder, whatever the image's.
 - A file appears under its final name whole and synced, or not at all; nothing is ever overwritten. A taken name gets
   ``_1``, ``_2``, …
 """
@@ -26,7 +25,7 @@ _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, err
 def safe_stem(image_name: str) -> str:
     """The stem of an image's name (``\\xNN`` for undecodable bytes, '/' between folders) as part of a file name."""
     stem = _stem(image_name.rsplit("/", 1)[-1])
-    stem = _UNDECODABLE.sub(lambda found: f"%{found[1].upper()}", stem.replace("%", "%25"))
+    stem = _UNDECODABLE.sub(lambda found: f"%{found[1].upper()}", stem)
     stem = "".join(_escape(c) for c in stem)
     if not stem or stem[0] == ".":
         stem = f"%2E{stem[1:]}" if stem else "_"

@@ -1,4 +1,4 @@
-"""Results on disk: ``YYYY-MM-DD/<image stem>_<timestamp>.json`` each, and a daily log ``YYYY-MM-DD.jsonl``. Days are UTC.
+"""Results on disk: ``YYYY-MM-DD/<image stem>_<timestamp>.json`` each, and ``YYYY-MM-DD.jsonl`` a day (UTC).
 
 Invariants
 - ``deliver`` counts a result only when its file, the name of that file and its line in the daily log are synced.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class JsonFiles:
         self._per_image, self._daily_log = config.per_image, config.daily_log
         self._log = DailyLog(self._directory)
 
-    def when_ready(self, wake: Callable[[], None]) -> None:
+    def open(self, wake: Callable[[], None]) -> None:
         """A disk does not tell when it has space again; the pause between tries is short instead."""
 
     def close(self) -> None:
@@ -100,12 +100,12 @@ class JsonFiles:
             return RetryError(f"{self._directory}: the disk is full; free some space, results wait in the ledger")
         return RetryError(f"{where}: {error.strerror}; check the results folder, results wait in the ledger")
 
-    def prune(self, keep_days: int, now: datetime, undelivered_since: datetime | None, limit: int = 1000) -> int:
-        """Remove files and logs of days more than ``keep_days`` ago, at most ``limit`` files a call; how many went.
+    def prune(self, keep_from: datetime, undelivered_since: datetime | None = None, limit: int = 1000) -> int:
+        """Remove files and logs of the days before ``keep_from``, at most ``limit`` files a call; how many went.
 
         Days from ``undelivered_since`` on stay, and so does whatever is not named as we name things.
         """
-        oldest = min(now - timedelta(days=keep_days), undelivered_since or now)
+        oldest = min(keep_from, undelivered_since or keep_from).astimezone(timezone.utc)
         first_kept = f"{oldest:%Y-%m-%d}"
         removed = 0
         for entry in sorted(self._directory.glob("????-??-??*")):

@@ -36,10 +36,10 @@ class Shipper:
         self._woken = threading.Event()
         self._moved = threading.Condition()
         self._failures, self._failing_since = 0, 0.0
-        sink.when_ready(self.wake)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Open the sink and begin to deliver."""
+        self._sink.open(self.wake)
         self._thread.start()
 
     def wake(self) -> None:

@@ -1,7 +1,7 @@
 """The embedded broker: for the demo and for ``mqtt.embedded: true``, so that a station needs nothing installed to try.
 
-Invariants: it listens on 127.0.0.1 only; it lives no longer than the agent (iotcore runs it in a child process that ends
-when the agent does); iotcore is imported only here and only when a broker is started.
+Invariants: it listens on 127.0.0.1 only; it lives no longer than the agent (iotcore runs it in a child process that
+ends when the agent does); iotcore is imported only here and only when a broker is started.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class EmbeddedBroker:
         self._broker: Any = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def start(self) -> EmbeddedBroker:
-        """Start it and wait until it answers. ``UsageError`` when iotcore is missing or the port is taken."""
+    def start(self) -> int:
+        """Start it and wait until it answers; its port. ``UsageError`` when iotcore is missing or the port is taken."""
         try:
             import iotcore
         except ImportError:
@@ -59,7 +59,7 @@ class EmbeddedBroker:
             file.write_text(_CONFIGURATION.format(port=self.port), encoding="utf-8")
             try:
                 self._broker = iotcore.Broker(config_path=str(file)).start()
-                return self
+                return self.port
             except (OSError, RuntimeError) as error:
                 self.stop()
                 tries -= 1
@@ -77,7 +77,8 @@ class EmbeddedBroker:
             self._folder = None
 
     def __enter__(self) -> EmbeddedBroker:
-        return self.start()
+        self.start()
+        return self
 
     def __exit__(self, *exc: object) -> None:
         self.stop()

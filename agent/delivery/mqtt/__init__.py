@@ -1,0 +1,13 @@
+"""Results, status and health over MQTT 5. ``connection`` is the one door to paho.
+
+MqttSink ── the shipper's: window, reason codes, what to reject
+  └─ Keeper ── keeps one Connection up: backoff, causes, birth, last will, goodbye
+       └─ Connection ── from CONNECT to its end; never reused, so no queue of the library outlives it
+"""
+
+from __future__ import annotations
+
+from agent.delivery.mqtt.sink import MqttSink
+from agent.delivery.mqtt.tools import Subscriber, probe
+
+__all__ = ["MqttSink", "Subscriber", "probe"]

@@ -1,0 +1,222 @@
+"""Keeps one connection to the broker up, and says on it how the station is: birth, last will, goodbye.
+
+Invariants
+- A broker that is away stops nothing: connecting happens in a thread of its own, with backoff and jitter.
+- A cause is logged when it changes, not each time it is met; ``broker_away`` stands on health as long as it lasts.
+- Whoever sees the retained status sees the truth: ``online`` is published before any result of a connection, the last
+  will says ``offline``, a clean stop says ``stopped``, and a late ``offline`` is answered with the present state.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from agent.clock import Clock, iso_utc
+from agent.delivery.mqtt.causes import TAKEN_OVER
+from agent.delivery.mqtt.connection import Connection, End, Sent, Will
+from agent.delivery.mqtt.settings import Settings
+from agent.errors import RetryError, UsageError
+from agent.health import Health
+from agent.logs import log
+
+Status = Callable[[], dict[str, Any]]
+
+_LOG = log("mqtt")
+_BACKOFF_S = (0.2, 30.0)
+_TAKEN_OVER_BACKOFF_S = (10.0, 30.0)
+_GOOD_AFTER_S = 10.0  #: a connection that lasted so long begins again with the shortest pause
+_WAS_AWAY_S = 60.0  #: how long the status tells that the broker was away
+_SESSION_S = 3600  #: how long the broker keeps our session
+_ACK_S = 2.0
+
+
+class Keeper:
+    """``start`` once, ``stop`` once (more does no harm)."""
+
+    def __init__(self, settings: Settings, topic: str, status: Status, health: Health, clock: Clock) -> None:
+        self._settings, self._status, self._health, self._clock = settings, status, health, clock
+        self._status_topic = f"{topic}/status"
+        self._session, self._since = str(uuid.uuid4()), iso_utc(clock.now())
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._stopping, self._poke, self._refresh = threading.Event(), threading.Event(), threading.Event()
+        self._ready = threading.Condition()
+        self._connection: Connection | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._cause: str | None = None
+        self._away_since: str | None = None
+        self._failures, self._up_at = 0, 0.0
+        self._was_away_until: float | None = None
+        self._birth: Sent | None = None
+
+    # --- for the sink ---
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Begin to connect; ``wake`` is called when a connection is up."""
+        self._wake = wake
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Say ``stopped`` and goodbye where there is a connection; never waits for one."""
+        if self._stopping.is_set() or self._thread.ident is None:
+            return
+        self._stopping.set()
+        self._poke.set()
+        with self._ready:
+            self._ready.notify_all()
+        self._thread.join(2 * _ACK_S)
+
+    def connection(self, timeout: float) -> Connection | None:
+        """The connection that is up, waiting for one at most ``timeout`` seconds."""
+        with self._ready:
+            self._ready.wait_for(lambda: self._connection is not None or self._stopping.is_set(), timeout)
+            return self._connection
+
+    @property
+    def cause(self) -> str:
+        """Why there is no connection at present."""
+        return self._cause or f"broker {self._settings.address} is being connected to"
+
+    def proven(self) -> bool:
+        """The broker has acknowledged the status of the present connection: it does take our messages."""
+        return self._birth is not None and self._birth.code is not None
+
+    def useful(self) -> None:
+        """A result was acknowledged: the connection works."""
+        self._failures = 0
+
+    def publish_status(self) -> None:
+        """Publish the status soon; several wishes become one."""
+        self._refresh.set()
+        self._poke.set()
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._one_connection()
+            except (RetryError, UsageError) as error:
+                self._away(str(error))
+            except Exception as error:  # noqa: BLE001  # a fault of ours must not end the thread: logged whole, tried again
+                _LOG.exception("broker_away: unexpected %r; connecting again", error)
+                self._away(f"unexpected {error!r}")
+            finally:
+                self._set(None)
+            if not self._stopping.is_set():
+                self._back_off()
+
+    def _one_connection(self) -> None:
+        """From connect to its end. ``RetryError`` with the cause unless we were asked to stop."""
+        will = Will(self._status_topic, self._payload("offline"))
+        connection = Connection(self._settings, will, session_s=_SESSION_S, on_message=self._heard)
+        connection.open(self._poke.set)
+        try:
+            self._up(connection)
+            self._tend(connection)
+            if self._stopping.is_set() and not connection.ended.is_set():
+                self._set(None)
+                connection.publish(self._status_topic, self._payload("stopped"), retain=True).wait(_ACK_S)
+                connection.goodbye()
+                return
+        finally:
+            if not connection.ended.is_set():
+                connection.drop("left because of a fault")
+            connection.join()
+        self._ended(connection.end)
+
+    def _up(self, connection: Connection) -> None:
+        self._up_at = self._clock.monotonic()
+        address = self._settings.address
+        if self._health.clear_problem("broker_away"):
+            now = iso_utc(self._clock.now())
+            self._health.raise_problem("broker_was_away", f"broker {address} was away from {self._away_since} to {now}")
+            self._was_away_until = self._up_at + _WAS_AWAY_S
+        _LOG.info("connected to broker %s as %s", address, self._settings.client_id)
+        self._cause = self._away_since = None
+        self._refresh.clear()
+        self._birth = connection.publish(self._status_topic, self._payload("online"), retain=True)
+        connection.subscribe(self._status_topic)
+        self._set(connection)
+        self._wake()
+
+    def _tend(self, connection: Connection) -> None:
+        """Until the connection ends or we stop: publish the status when asked to."""
+        while not self._stopping.is_set() and not connection.ended.is_set():
+            now = self._clock.monotonic()
+            if self._was_away_until is not None and now >= self._was_away_until:
+                self._was_away_until = None
+                if self._health.clear_problem("broker_was_away"):
+                    self._refresh.set()
+            if now - self._up_at >= _GOOD_AFTER_S:
+                self._failures = 0
+                self._health.clear_problem("client_id_taken_over")
+            if self._refresh.is_set():
+                self._refresh.clear()
+                connection.publish(self._status_topic, self._payload("online"), retain=True)
+                continue
+            self._poke.wait(1.0)
+            self._poke.clear()
+
+    def _heard(self, topic: str, payload: bytes, _retained: bool) -> None:
+        """paho's thread: our own status topic says that we are not there."""
+        if topic != self._status_topic or self._stopping.is_set():
+            return
+        try:
+            state = msgspec.json.decode(payload, type=_State).state
+        except msgspec.DecodeError:
+            state = "not a status"
+        if state != "online":
+            _LOG.info("the status topic says %r; publishing the present status again", state)
+            self.publish_status()
+
+    def _ended(self, end: End | None) -> None:
+        end = end or End("ended")
+        if end.code == TAKEN_OVER:
+            detail = (
+                f"another client took over client id {self._settings.client_id} at broker {self._settings.address}; "
+                "does a second station have the same mqtt.topic or mqtt.client_id?"
+            )
+            if self._health.raise_problem("client_id_taken_over", detail):
+                _LOG.error("client_id_taken_over: %s", detail)
+            self._failures = max(self._failures, 1)
+        raise RetryError(f"broker {self._settings.address} {end.text}")
+
+    def _away(self, cause: str) -> None:
+        if self._away_since is None:
+            self._away_since = iso_utc(self._clock.now())
+        news = self._health.raise_problem("broker_away", cause)
+        if news or cause != self._cause:
+            _LOG.warning("broker_away: %s; results are kept and delivered later", cause)
+        self._cause = cause
+
+    def _back_off(self) -> None:
+        self._failures += 1
+        taken = "client_id_taken_over" in self._health.problems()
+        shortest, longest = _TAKEN_OVER_BACKOFF_S if taken else _BACKOFF_S
+        pause = min(longest, shortest * 2 ** min(self._failures - 1, 16))
+        low = shortest if taken else pause / 4
+        until = self._clock.monotonic() + random.uniform(low, max(low, pause))  # noqa: S311  # spreads retries
+        while not self._stopping.is_set() and (left := until - self._clock.monotonic()) > 0:
+            self._stopping.wait(left)
+
+    def _set(self, connection: Connection | None) -> None:
+        with self._ready:
+            self._connection = connection
+            self._ready.notify_all()
+
+    def _payload(self, state: str) -> bytes:
+        """What the status topic says; the same fields in every state."""
+        told = self._status()
+        if state != "online":
+            told = {**told, "inspecting": False, "problems": [], "sources": []}
+        return msgspec.json.encode({"state": state, "session": self._session, "since": self._since, **told})
+
+
+class _State(msgspec.Struct):
+    state: str

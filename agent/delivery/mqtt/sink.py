@@ -1,0 +1,149 @@
+"""The MQTT sink: results in order of ``sequence``, at least once, each with the broker's own word that it took it.
+
+Invariants
+- At most 20 results (fewer where the broker says so) are on their way; after any trouble the next one goes alone, so
+  that what follows never overtakes what was refused, and what breaks a connection is found out.
+- A PUBACK is looked at: "not authorized" is ``publish_denied`` and kept, "too large" is a dead letter.
+- Only a result that ended five proven connections in a row while on its way alone is given up as what breaks them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from agent.clock import Clock
+from agent.config import MqttConfig
+from agent.delivery.mqtt import causes
+from agent.delivery.mqtt.connection import Connection, Sent
+from agent.delivery.mqtt.keeper import Keeper, Status
+from agent.delivery.mqtt.settings import settings_of
+from agent.errors import RejectError, RetryError
+from agent.health import Health
+from agent.logs import log
+from agent.ports import Pace, Stored
+
+_LOG = log("mqtt")
+_WINDOW = 20
+_STRIKES = 5
+_STRIKE_WITHIN_S = 5.0
+_WAIT_FOR_CONNECTION_S = 1.0
+_PUBACK_S = 30.0
+_HEAD = 64  #: bytes of a PUBLISH beside topic and payload: header, packet id, properties
+
+
+class MqttSink:
+    """Constructing it connects nothing; ``open`` starts the connecting, in a thread of its own.
+
+    ``status`` gives what the status topic says beside ``state``, ``session`` and ``since``; it is called from the
+    connection's thread and must not block. ``UsageError`` for certificates or secrets that cannot be read.
+    """
+
+    name = "mqtt"
+    pace = Pace(batch=500, batch_bytes=1 << 20, backoff_max_s=30.0, problem_after_s=None)
+
+    def __init__(self, config: MqttConfig, topic: str, status: Status, health: Health, clock: Clock) -> None:
+        self._settings = settings_of(config, topic)
+        self._topic, self._health_topic = f"{topic}/result", f"{topic}/health"
+        self._expiry_s = config.message_expiry_s
+        self._health, self._clock = health, clock
+        self._keeper = Keeper(self._settings, topic, status, health, clock)
+        self._alone = False
+        self._suspect, self._strikes = "", 0
+
+    def open(self, wake: Callable[[], None]) -> None:
+        """Begin to connect."""
+        self._keeper.start(wake)
+
+    def close(self) -> None:
+        """Say ``stopped`` and disconnect."""
+        self._keeper.stop()
+
+    def publish_status(self) -> None:
+        """The condition of the station has changed: publish it (soon, and only while connected)."""
+        self._keeper.publish_status()
+
+    def publish_health(self, gauges: dict[str, Any]) -> None:
+        """Counters and gauges, QoS 1, not retained; dropped while not connected."""
+        connection = self._keeper.connection(0)
+        if connection is not None:
+            connection.publish(self._health_topic, msgspec.json.encode(gauges))
+
+    def deliver(self, batch: Sequence[Stored]) -> int:
+        """Publish from the front and wait for the PUBACKs; how many the broker has accepted."""
+        connection = self._keeper.connection(_WAIT_FOR_CONNECTION_S)
+        if connection is None:
+            raise RetryError(self._keeper.cause)
+        flying: deque[Sent] = deque()
+        accepted = 0
+        while accepted < len(batch):
+            self._fill(connection, batch, accepted, flying)
+            if not flying:  # the next one is larger than the broker takes
+                return self._unless_first(accepted, RejectError(self._too_large(connection, batch[accepted])))
+            sent_at = self._clock.monotonic()
+            if not flying[0].wait(_PUBACK_S):
+                connection.drop(f"answered no PUBLISH within {_PUBACK_S:g} s")
+            code = flying[0].code
+            if code is None:
+                return self._unless_first(accepted, self._broken(connection, batch[accepted], sent_at))
+            if code >= 128:
+                return self._unless_first(accepted, self._refused(code))
+            flying.popleft()
+            accepted += 1
+            self._worked()
+        return accepted
+
+    def _fill(self, connection: Connection, batch: Sequence[Stored], accepted: int, flying: deque[Sent]) -> None:
+        window = 1 if self._alone else min(_WINDOW, connection.receive_max)
+        while len(flying) < window and (index := accepted + len(flying)) < len(batch):
+            body = batch[index].body
+            if len(body) + len(self._topic) + _HEAD > connection.max_packet:
+                return
+            flying.append(connection.publish(self._topic, body, expiry_s=self._expiry_s))
+
+    def _unless_first(self, accepted: int, error: RetryError | RejectError) -> int:
+        """Trouble ends the batch. What was accepted counts; the next call meets the trouble with nothing before it."""
+        self._alone = True
+        if accepted:
+            return accepted
+        raise error
+
+    def _worked(self) -> None:
+        self._alone, self._strikes = False, 0
+        self._keeper.useful()
+        if self._health.clear_problem("publish_denied"):
+            _LOG.info("the broker takes results on %s again", self._topic)
+
+    def _refused(self, code: int) -> RetryError | RejectError:
+        """What a PUBACK other than success means."""
+        if code in causes.NEVER:
+            return RejectError(f"{causes.NEVER[code]} (PUBACK {code})")
+        broker = self._settings.address
+        if code == causes.NOT_AUTHORIZED:
+            detail = (
+                f"broker {broker} does not let user {self._settings.username or '(none)'} publish to {self._topic}; "
+                "allow it in the broker's access list"
+            )
+            if self._health.raise_problem("publish_denied", detail):
+                _LOG.error("publish_denied: %s; results are kept and tried again", detail)
+            return RetryError(detail)
+        return RetryError(f"broker {broker} refuses a result for now (PUBACK {code})")
+
+    def _broken(self, connection: Connection, one: Stored, sent_at: float) -> RetryError | RejectError:
+        """The connection ended before the PUBACK. Was it this very result that ended it?"""
+        end = connection.end
+        soon = self._clock.monotonic() - sent_at <= _STRIKE_WITHIN_S
+        if end is not None and end.by_broker and self._alone and soon and self._keeper.proven():
+            if end.code == causes.PACKET_TOO_LARGE:
+                return RejectError(f"{causes.NEVER[end.code]} ({len(one.body)} bytes)")
+            self._strikes = self._strikes + 1 if self._suspect == one.result_id else 1
+            self._suspect = one.result_id
+            if self._strikes >= _STRIKES:
+                return RejectError(f"the broker ended the connection {_STRIKES} times in a row when it was sent")
+        return RetryError(f"broker {self._settings.address} {end.text if end else 'is gone'}")
+
+    def _too_large(self, connection: Connection, one: Stored) -> str:
+        return f"{len(one.body)} bytes, and the broker takes packets up to {connection.max_packet} bytes"
