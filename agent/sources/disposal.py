@@ -198,7 +198,25 @@ class Disposal:
             assert self._archive is not None
             self._move_with_sidecar(self._archive, folder, name, at, entry.signature)
         elif self._after == "delete":
-            moving.delete(name, at, entry.signature)
+            self._delete(name, at, entry.signature)
+
+    def _delete(self, name: bytes, at: int, signature: Signature) -> None:
+        if not moving.delete(name, at, signature):
+            return
+        for beside in sidecar_names(name):
+            facts = moving.lstat(beside, at)
+            if facts is not None:
+                moving.delete(beside, at, files.signature_of(facts))
+
+    def restore(self, hidden: Iterable[bytes]) -> None:
+        """Give back what a killed agent was about to remove; the ledger knows it, so it is let go again."""
+        for path in hidden:
+            folder, name = files.split(path)
+            try:
+                with files.folder_fd(self._root, folder) as at:
+                    moving.restore(name, at)
+            except OSError as error:
+                self._trouble(path, error)
 
     def _reject(self, entry: Entry, folder: bytes, name: bytes, at: int) -> None:
         assert self._rejected is not None

@@ -79,6 +79,11 @@ def is_regular(facts: os.stat_result) -> bool:
     return stat.S_ISREG(facts.st_mode)
 
 
+def is_hidden(path: bytes) -> bool:
+    """Whether a component of a relative path begins with a dot."""
+    return path.startswith(b".") or b"/." in path
+
+
 def split(path: bytes) -> tuple[bytes, bytes]:
     """(folder, name) of a relative path."""
     folder, _, name = path.rpartition(b"/")

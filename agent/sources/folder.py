@@ -13,7 +13,8 @@ Invariants
 
 Counters on health: files_offered, files_unreadable (offered as a problem), files_incomplete (looked at again),
 files_rejected, release_failed, sidecar_bad, identity_unknown, watch_overflow, odd_entries (links, FIFOs, …).
-Problems: folder_missing:<source>, folder_unreadable:<source>, folder_not_watched:<source>, release_failed:<source>.
+Problems: folder_missing:<source>, folder_unreadable:<source>, folder_not_watched:<source>, release_failed:<source>,
+folder_out_of_means:<source> (descriptors, memory).
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class FolderSource:
         self._disposal = Disposal(config, self._root, health)
         self._watching = Watching(config.name, self._root, config.rescan_s, health)
         self._presence = Presence(config.name, seen, clock, may_be_empty=not self._disposal.keeps)
-        self._state, self._offered, self._next_scan, self._more = "starting", 0, 0.0, False
+        self._state, self._offered = "starting", 0
+        self._next_scan, self._soonest_scan, self._more = 0.0, 0.0, False
 
     def state(self) -> dict[str, Any]:
         """Name, type, path, ``state``: starting, watching, polling, missing, unreadable or stopped."""
@@ -129,10 +131,12 @@ class FolderSource:
         if heard.overflow:
             self._health.count("watch_overflow")
             _log.warning("source %s: more files at once than the kernel reports; looking through the folder", self.name)
-        if heard.overflow or heard.root_lost:
+            self._next_scan = min(self._next_scan, self._soonest_scan)
+        if heard.root_lost:
             self._next_scan = 0.0
         for folder in heard.folders:
-            self._take_up(self._new_scan().walk(folder))
+            if not files.is_hidden(folder):
+                self._take_up(self._new_scan().walk(folder))
         self._look_at(path for path in heard.files if self._patterns.match_path(path))
 
     def _look_at(self, paths: Iterable[bytes]) -> None:
@@ -167,6 +171,7 @@ class FolderSource:
         except OSError as error:
             self._away(error, begin, once)
             return
+        first = self._state == "starting"
         same = self._presence.same_root((root.st_dev, root.st_ino))
         if not once:
             self._watching.start(afresh=not same)
@@ -179,7 +184,11 @@ class FolderSource:
         self._report(scan.errors)
         self._disposal.retry()
         now = self._clock.monotonic()
+        self._soonest_scan = now + 2 * (now - begin)
         self._next_scan = math.inf if once else now + max(self._config.rescan_s, SCAN_SHARE * (now - begin))
+        if first and scan.hidden:
+            self._disposal.restore(scan.hidden)
+            self._more = True
 
     def _new_scan(self) -> Scan:
         return Scan(self._root, self._patterns, self._watching.add, self._notes.odd)
@@ -236,10 +245,19 @@ class FolderSource:
 
     def _one(self, one: Taken, offer: Offer) -> bool:
         """One file: offered, put back, or let be. False when the agent wants no more."""
-        outcome = self._intake.read(*one)
+        now = self._clock.monotonic()
+        try:
+            outcome = self._intake.read(*one)
+        except OSError as error:
+            self._settling.put_back(one.path, now)
+            if self._health.raise_problem(f"folder_out_of_means:{self.name}", error.strerror or str(error)):
+                _log.error("source %s: cannot open files: %s; raise the service's limits", self.name, error.strerror)
+            return True
+        self._health.clear_problem(f"folder_out_of_means:{self.name}")
         if isinstance(outcome, Read):
+            trust = not self._watching.remote
             if outcome.undecided and self._settling.undecided(
-                one.path, self._clock.monotonic(), reread=outcome.unopened, trust_mtime=not self._watching.remote
+                one.path, now, reread=outcome.unopened, trust_mtime=trust
             ):
                 self._health.count("files_incomplete")
                 return True

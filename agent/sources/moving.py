@@ -13,9 +13,10 @@ import stat
 from collections.abc import Iterator
 
 from agent.sources import files, linux
-from agent.sources.identity import sidecar_names, stem_of
+from agent.sources.identity import stem_of
 from agent.sources.settling import Signature
 
+HIDDEN = b".weldwatch-"  #: before the name of a file that is on its way out
 _MAX_NAME = 255  #: bytes of a file name
 
 
@@ -36,13 +37,39 @@ def is_still(name: bytes, at: int, signature: Signature) -> bool:
     return facts is not None and files.signature_of(facts) == signature
 
 
-def delete(name: bytes, at: int, signature: Signature) -> None:
-    """Unlink the image and its sidecar."""
-    if is_still(name, at, signature):
+def delete(name: bytes, at: int, signature: Signature) -> bool:
+    """Unlink a file; False where another one had taken its name.
+
+    A camera may put a new picture under the name at any moment. So the file first gets a hidden name, is compared, and
+    only then goes; what a kill leaves under the hidden name, ``restore`` gives back at the next start.
+    """
+    if not is_still(name, at, signature):
+        return False
+    hidden = HIDDEN + name
+    if len(hidden) > _MAX_NAME:
         os.unlink(name, dir_fd=at)
-    for beside in sidecar_names(name):
-        if lstat(beside, at) is not None:
-            os.unlink(beside, dir_fd=at)
+        return True
+    linux.rename_new(name, hidden, at, at)
+    if is_still(hidden, at, signature):
+        os.unlink(hidden, dir_fd=at)
+        return True
+    _give_back(hidden, name, at, at)
+    return False
+
+
+def restore(name: bytes, at: int) -> None:
+    """Give a hidden file its name back, so that it is met as any other."""
+    _give_back(name, name[len(HIDDEN) :], at, at)
+
+
+def _give_back(now: bytes, name: bytes, source: int, at: int) -> None:
+    """Back under its name or, where that is taken by a still newer file, a free one; a new name is a new frame."""
+    for candidate in _free_names(name):
+        try:
+            linux.rename_new(now, candidate, source, at)
+            return
+        except FileExistsError:
+            continue
 
 
 def move(name: bytes, at: int, there: int, signature: Signature, wish: bytes | None = None) -> bytes | None:
@@ -57,12 +84,11 @@ def move(name: bytes, at: int, there: int, signature: Signature, wish: bytes | N
                 raise
             if not _copy(name, candidate, at, there, signature):
                 continue
-            os.unlink(name, dir_fd=at)
-            return candidate
+            return candidate if delete(name, at, signature) else None
         if is_still(candidate, there, signature):
             return candidate
         # A writer put a new file under the name between the look and the move: give it back, it is not inspected.
-        linux.rename_new(candidate, name, there, at)
+        _give_back(candidate, name, there, at)
         return None
     return None
 
@@ -75,6 +101,8 @@ def _copy(name: bytes, target: bytes, at: int, there: int, signature: Signature)
     part = b".weldwatch-" + os.urandom(8).hex().encode() + b".part"
     try:
         with files.regular_file(name, at) as (source, before):
+            if files.signature_of(before) != signature:
+                raise FileNotFoundError(errno.ENOENT, "replaced while it was copied")
             fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=there)
             with open(source, "rb", closefd=False) as reader, open(fd, "wb") as writer:
                 shutil.copyfileobj(reader, writer, 1024 * 1024)

@@ -30,7 +30,7 @@ class Presence:
         self._may_be_empty = may_be_empty  # files that are archived or deleted leave an empty folder behind
         self._root: tuple[int, int] | None = None
         self._done: set[int] = set()
-        self._met: set[int] = set()
+        self._met: set[int] | None = None  #: done files that the running scan has met
         self._keys: set[bytes] | None = None
         self._absent: set[bytes] = set()
         self._forget_at = 0.0
@@ -53,7 +53,8 @@ class Presence:
         """It was offered, or the ledger has it."""
         fingerprint = _fingerprint(path, signature)
         self._done.add(fingerprint)
-        self._met.add(fingerprint)
+        if self._met is not None:
+            self._met.add(fingerprint)
 
     def begin(self) -> bool:
         """A scan begins; True when it should name the keys of all it meets, for the ledger to forget the others."""
@@ -68,16 +69,17 @@ class Presence:
         fingerprint = _fingerprint(path, signature)
         if fingerprint not in self._done:
             return True
-        self._met.add(fingerprint)
+        if self._met is not None:
+            self._met.add(fingerprint)
         return False
 
     def end(self, *, clean: bool) -> None:
         """The scan is over; ``clean`` when it saw every folder."""
-        keys, self._keys = self._keys, None
-        if not clean:
-            self._met = set()
+        keys, met = self._keys, self._met
+        self._keys = self._met = None
+        if not clean or met is None:
             return
-        self._done, self._met = self._met, set()
+        self._done = met
         if keys is not None:
             self._forget_at = self._clock.monotonic() + FORGET_S
             if keys or self._may_be_empty:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 
 from agent.sources import files
+from agent.sources.moving import HIDDEN
 
 
 class Patterns:
@@ -27,11 +28,11 @@ class Patterns:
     def match_path(self, path: bytes) -> bool:
         """The same for a relative path: no folder on the way may be a dot folder."""
         folder, name = files.split(path)
-        return self.match(name) and not (folder.startswith(b".") or b"/." in folder)
+        return self.match(name) and not files.is_hidden(folder)
 
 
 class Scan:
-    """One walk. After ``walk`` is used up, ``errors`` and ``folders`` tell how it went."""
+    """One walk. After ``walk`` is used up, ``errors``, ``folders`` and ``hidden`` tell how it went."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Scan:
         self._root, self._patterns, self._watch, self._odd = root, patterns, watch, odd
         self.errors: list[tuple[bytes, OSError]] = []
         self.folders: set[bytes] = set()
-        self.found = 0  #: images
+        self.hidden: list[bytes] = []  #: images that somebody is removing just now, or was when it was killed
 
     def walk(self, start: bytes = b"") -> Iterator[tuple[bytes, os.stat_result]]:
         """Every image below ``start``, as (path relative to the root, lstat)."""
@@ -67,6 +68,8 @@ class Scan:
             for entry in entries:
                 name = os.fsencode(entry.name)
                 if name.startswith(b"."):
+                    if name.startswith(HIDDEN) and self._patterns.match(name[len(HIDDEN) :]):
+                        self.hidden.append(prefix + name)
                     continue
                 matches = self._patterns.match(name)
                 is_folder = entry.is_dir(follow_symlinks=False)
@@ -79,7 +82,6 @@ class Scan:
                 except FileNotFoundError:
                     continue  # removed meanwhile
                 if files.is_regular(facts):
-                    self.found += 1
                     yield prefix + name, facts
                 else:
                     self._odd(prefix + name, facts)

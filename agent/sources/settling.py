@@ -132,7 +132,7 @@ class Settling:
         return candidate is not None and candidate.ready and candidate.signature.mtime_ns == mtime_ns
 
     def take(self) -> Taken | None:
-        """The oldest ready file. Then ``forget`` it, or say that it is ``undecided``."""
+        """The oldest ready file. Then ``forget`` it, say that it is ``undecided``, or ``put_back``."""
         if not self.has_ready():
             return None
         _, path = heapq.heappop(self._ready)
@@ -154,6 +154,12 @@ class Settling:
         candidate.due = min(now + LOOK_AGAIN_S, candidate.limit)
         heapq.heappush(self._waiting, (candidate.due, path))
         return True
+
+    def put_back(self, path: bytes, now: float) -> None:
+        """A taken file could not be dealt with for a reason that is not its own: it is ready again shortly."""
+        candidate = self._candidates[path]
+        candidate.tried, candidate.due = False, now + LOOK_AGAIN_S
+        heapq.heappush(self._waiting, (candidate.due, path))
 
     def forget(self, path: bytes) -> None:
         """It is gone, or handed over."""
