@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check training demo-bundle lock clean
+.PHONY: help demo test check training demo-bundle schemas lock clean
 help:
 	@echo 'make demo         install into .venv and run the whole station for a moment'
 	@echo 'make test         install what the tests need and run everything: lint, types, import law, tests'
 	@echo 'make training     install weldwatch-train (TensorFlow) into .venv'
 	@echo 'make demo-bundle  train the shipped demo bundle anew: [WEIGHTS=path/to/imagenet.h5]'
 	@echo 'make check        lint, types and import law only'
+	@echo 'make schemas      write the JSON Schemas anew'
 	@echo 'make lock         write the lock files anew'
 
 demo: $(VENV)/.demo
@@ -50,6 +51,9 @@ $(VENV)/.%: $(VENV)/bin/python pyproject.toml locks/*-$(PY_VERSION).txt
 	$(BIN)/pip install --quiet --require-hashes -r locks/$*-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+schemas: $(VENV)/.test
+	$(BIN)/python config/schemas/generate.py
 
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv packaging

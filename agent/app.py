@@ -26,7 +26,8 @@ from agent.clock import Clock, SystemClock, iso_utc
 from agent.config import AgentConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.mqtt import MqttSink
-from agent.delivery.shipper import Shipper
+from agent.delivery.shipper import Shipper, stop_all
+from agent.demo.broker import EmbeddedBroker
 from agent.errors import UsageError
 from agent.health import Health
 from agent.inspection import Inspector, Intake
@@ -78,7 +79,7 @@ class Agent:
             self._announce(self._loaded)
             self._ledger = Ledger.open(state, self._clock, self.health)
             closing.callback(self._ledger.close)
-            self._sinks()
+            self._sinks(closing)
             self._shippers = [
                 Shipper(sink, self._ledger, self.health, self._clock) for sink in self._sinks_by_name.values()
             ]
@@ -90,7 +91,7 @@ class Agent:
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 
-    def _sinks(self) -> None:
+    def _sinks(self, closing: contextlib.ExitStack) -> None:
         config = self._config
         self._sinks_by_name: dict[str, Sink] = {}
         self._mqtt: MqttSink | None = None
@@ -99,7 +100,12 @@ class Agent:
             files = JsonFiles(config.results)
             self._sinks_by_name[files.name] = files
         if config.mqtt is not None:
-            self._mqtt = MqttSink(config.mqtt, config.topic, self._status, self.health, self._clock)
+            mqtt = config.mqtt
+            if mqtt.embedded:
+                broker = closing.enter_context(EmbeddedBroker(mqtt.port))
+                mqtt = msgspec.structs.replace(mqtt, host=broker.host, port=broker.port)
+                _log.warning("embedded broker on %s:%d: for demonstrations, it keeps nothing", broker.host, broker.port)
+            self._mqtt = MqttSink(mqtt, config.topic, self._status, self.health, self._clock)
             self._sinks_by_name[self._mqtt.name] = self._mqtt
         self._ledger.register(list(self._sinks_by_name))
 
@@ -198,12 +204,8 @@ class Agent:
         inspecting.join(STOP_DELIVER_S)
         self._inspector.give_up()
         inspecting.join()
-        until = self._clock.monotonic() + deliver_s
-        for shipper in self._shippers:
-            shipper.stop(max(0.0, until - self._clock.monotonic()))
+        stop_all(self._shippers, deliver_s)
         left = {name: depth for name in self._sinks_by_name if (depth := self._ledger.depth(name))}
-        for sink in self._sinks_by_name.values():
-            sink.close()
         for name, depth in left.items():
             _log.warning(
                 "%d results are not delivered to %s yet; they are kept and go out at the next start", depth, name
@@ -231,7 +233,10 @@ class Agent:
     def gauges(self) -> dict[str, Any]:
         """Counters and gauges for ``…/health``."""
         times = sorted(self._inspector.inference_ms)
-        oldest = {name: self._ledger.oldest_undelivered(name) for name in self._sinks_by_name}
+        oldest = {
+            name: iso_utc(since) if (since := self._ledger.oldest_undelivered(name)) else None
+            for name in self._sinks_by_name
+        }
         return {
             "time": iso_utc(self._clock.now()),
             "counters": self.health.counters(),
@@ -259,12 +264,12 @@ class Agent:
 
     def _keep_house(self) -> None:
         """Let go of what is older than ``results.keep_days`` and wholly delivered."""
-        days = self._config.results.keep_days
-        oldest = self._clock.now() - timedelta(days=days)
-        self._ledger.prune(oldest)
+        oldest = self._clock.now() - timedelta(days=self._config.results.keep_days)
+        while self._ledger.prune(oldest) and not self._stop.is_set():
+            pass
         files = self._sinks_by_name.get(JsonFiles.name)
         if isinstance(files, JsonFiles):
-            files.prune(oldest)
+            files.prune(oldest, self._ledger.oldest_undelivered(files.name))
 
 
 def make_folder(folder: Path, key: str) -> None:

@@ -33,8 +33,11 @@ def add_to(commands: Any) -> None:
 
 def work(options: argparse.Namespace) -> int:
     """Judge every image."""
+    import msgspec
+
     from agent.app import make_folder
     from agent.clock import SystemClock
+    from agent.delivery.file_names import write_result_file
     from agent.errors import UsageError
     from agent.inspection import inspect
     from agent.model.store import load
@@ -54,7 +57,7 @@ def work(options: argparse.Namespace) -> int:
     for path, result in zip(images, shown, strict=True):
         unreadable += result.probability is None
         if options.out is not None:
-            _write(options.out, path, result)
+            write_result_file(options.out, path.name, result.created_at, msgspec.json.encode(result) + b"\n")
     return 1 if unreadable else 0
 
 
@@ -108,15 +111,6 @@ def _frame(path: Path) -> Frame:
         bytes=len(data) if data else None,
         decode_ms=(time.perf_counter() - started) * 1e3,
     )
-
-
-def _write(folder: Path, image: Path, result: Result) -> None:
-    import msgspec
-
-    from agent.clock import parse_iso
-    from agent.delivery.file_names import write_result_file
-
-    write_result_file(folder, image.stem, parse_iso(result.created_at), msgspec.json.encode(result))
 
 
 def _as_lines(results: Iterator[Result]) -> Iterator[Result]:

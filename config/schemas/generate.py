@@ -1,0 +1,60 @@
+"""Write the JSON Schemas of result and manifest from the types that the agent itself uses: `make schemas`.
+
+A test fails when the files are not what this would write. status and health are written by hand beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.bundle.manifest import Manifest
+from agent.result import Result
+
+HERE = Path(__file__).parent
+TITLES = {
+    "result": "weldwatch.result/1: what the station says of one image. Fields are only ever added within /1.",
+    "manifest": "weldwatch.bundle/1: manifest.json of a pipeline bundle. Unknown fields are refused.",
+}
+
+
+def schemas() -> dict[str, str]:
+    """File name to text."""
+    return {
+        f"{name}.schema.json": json.dumps(schema(name, kind), indent=2, ensure_ascii=False) + "\n"
+        for name, kind in (("result", Result), ("manifest", Manifest))
+    }
+
+
+def schema(name: str, kind: type[Any]) -> dict[str, Any]:
+    """Draft 2020-12. Every field of a result is required: unknown is null, never missing."""
+    (root,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    definitions = dict(definitions)
+    body = definitions.pop(kind.__name__) if "$ref" in root else root
+    for part in [body, *definitions.values()]:
+        part.pop("title", None)
+        if name == "result" and "properties" in part:
+            part["required"] = list(part["properties"])
+            for value in part["properties"].values():
+                value.pop("default", None)
+    if name == "result":
+        body["properties"]["schema"] = {"const": "weldwatch.result/1"}
+        body["properties"]["probability"] = {
+            "anyOf": [{"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}}, {"type": "null"}]
+        }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": TITLES[name],
+        **body,
+        "$defs": definitions,
+    }
+
+
+if __name__ == "__main__":
+    for file, text in schemas().items():
+        (HERE / file).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{file}\n")
