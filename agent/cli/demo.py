@@ -32,6 +32,7 @@ def add_to(commands: Any) -> None:
                          "folder for temporary files)")  # fmt: skip
     command.add_argument("--mqtt-port", type=_at_least(1, int), metavar="P", help="use the broker at 127.0.0.1:P "
                          "instead of the embedded one")  # fmt: skip
+    command.add_argument("--bundle", default="weld-demo", help="a .pipeline file (default: the shipped demo bundle)")
     command.add_argument(
         "--seed", type=_at_least(0, int), default=0, help="other welds with another number (default 0)"
     )
@@ -66,9 +67,9 @@ def work(options: argparse.Namespace) -> int:
     make_folder(directory / "captures", "--directory")
     broker = EmbeddedBroker() if options.mqtt_port is None else None
     port = broker.start() if broker else options.mqtt_port
-    config = _config(directory, port)
+    config = _config(directory, port, options.bundle)
     arrived = _Arrivals(options.frames, quiet=options.json)
-    # A folder that was used before may still deliver its old results: only this run's captures count.
+    before = _count(directory)
     seen_before = {path.name for path in (directory / "captures").iterdir()}
     camera = SimulatedCamera(directory / "captures", options.frames, options.rate, _fresh_seed(options, seen_before))
     arrived.truth = camera.truth
@@ -83,7 +84,7 @@ def work(options: argparse.Namespace) -> int:
             broker.stop()
     summary = {
         "inspected": agent.health.counters().get("inspected", 0),
-        "json_files": sum(1 for _ in (directory / "results").glob("*/*.json")),
+        "json_files": _count(directory) - before,
         "mqtt_received": len(arrived.ids),
         **{name: arrived.evaluations.get(name, 0) for name in ("OK", "NotOK", "NotDecidable")},
         "seconds": round(time.monotonic() - started, 2),
@@ -91,6 +92,10 @@ def work(options: argparse.Namespace) -> int:
     }
     _sum_up(summary, options.json)
     return code
+
+
+def _count(directory: Path) -> int:
+    return sum(1 for _ in (directory / "results").glob("*/*.json"))
 
 
 def _fresh_seed(options: argparse.Namespace, taken: set[str]) -> int:
@@ -101,7 +106,7 @@ def _fresh_seed(options: argparse.Namespace, taken: set[str]) -> int:
     return seed
 
 
-def _config(directory: Path, port: int) -> AgentConfig:
+def _config(directory: Path, port: int, bundle: str) -> AgentConfig:
     """The demo's configuration, also written beside its captures for people to look at and start from."""
     from agent import config
 
@@ -110,6 +115,7 @@ def _config(directory: Path, port: int) -> AgentConfig:
 # The demo's own configuration. Start from it: weldwatch run --config agent.yaml
 station: {{enterprise: weldwatch, site: demo, area: demo, line: demo, name: demo-cam}}
 state: {json.dumps(str(state))}
+bundle: {{initial: {json.dumps(bundle)}}}
 sources:
   - type: folder
     name: captures
@@ -165,6 +171,10 @@ class _Arrivals:
         self.complete = threading.Event()
         self.truth: dict[str, str] = {}
         self._expected, self._quiet = expected, quiet
+        if not quiet:
+            from rich.console import Console
+
+            self._console = Console(highlight=False)
 
     def __call__(self, payload: bytes) -> None:
         result = json.loads(payload)
@@ -178,18 +188,16 @@ class _Arrivals:
             self.complete.set()
 
     def _show(self, result: dict[str, Any]) -> None:
-        from rich import print as rich_print
-        from rich.markup import escape
+        from rich.text import Text
 
         colour = {"OK": "green", "NotOK": "red"}.get(result["evaluation"], "yellow")
-        drawn = self.truth.get(result["image"]["name"], "?")
-        probability = result["probability"] or [float("nan")] * 2
-        rich_print(
-            f"{result['created_at'][11:23]}  {escape(result['image']['name'])}  "
-            f"[{colour}]{result['evaluation']:<13}[/]defect {probability[1]:6.1%}  "
-            f"{result['timing_ms']['total']:5.1f} ms  [dim](drawn: {drawn})[/]",
-            flush=True,
-        )
+        value = result["reasons"][0]["value"]
+        line = Text(f"{result['created_at'][11:23]}  {result['image']['name']}  ")
+        line.append(f"{result['evaluation']:<13}", colour)
+        line.append(f"defect {value:6.1%}" if value is not None else result["reasons"][0]["code"])
+        line.append(f"  {result['timing_ms']['total']:5.1f} ms  ")
+        line.append(f"(drawn: {self.truth.get(result['image']['name'], '?')})", "dim")
+        self._console.print(line, soft_wrap=True)
 
 
 def _sum_up(summary: dict[str, Any], as_json: bool) -> None:
@@ -201,5 +209,5 @@ def _sum_up(summary: dict[str, Any], as_json: bool) -> None:
         f"NotOK, {summary['NotDecidable']} NotDecidable; {summary['json_files']} JSON files, "
         f"{summary['mqtt_received']} MQTT messages received.\n"
         f"Look at them in {summary['directory']}: captures/, results/, agent.yaml.\n"
-        "The frames and the bundle's training are synthetic: nothing here may judge a real weld."
+        "The frames are synthetic, and so is the shipped bundle's training: it must not judge real welds."
     )
