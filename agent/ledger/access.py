@@ -1,0 +1,136 @@
+"""How the ledger's file is reached: one connection that writes, under one lock, and a few that read beside it.
+
+Invariants
+- Whoever writes holds the lock for one transaction only, never across network or other file work.
+- No statement stays open between calls: an open read would keep the WAL from being folded back.
+- Errors leave here in the agent's own words: full or unreadable for now is ``RetryError``; damage is ``FatalError`` and
+  leaves a mark, so that the next start sets the file aside.
+- A megabyte is held in reserve for what must work on a full disk: starting, pruning, burying.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from agent.errors import FatalError, RetryError
+from agent.ledger import database
+from agent.ledger.database import DamagedError, transaction
+
+T = TypeVar("T")
+
+RESERVE = "ledger.reserve"
+_RESERVE_BYTES = 1 << 20
+
+
+class Access:
+    """Takes over ``connection``; safe to use from any thread."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.lock = threading.RLock()  #: for what must happen together with a write
+        self.closed = False
+        self._path, self._write = path, connection
+        self._idle_readers: list[sqlite3.Connection] = []
+        self._reserve = Reserve(path.parent)
+        self._reserve.take()
+
+    @contextmanager
+    def writing(self, *, sync: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction, all or nothing. Without ``sync`` a power cut may undo it; the file stays sound."""
+        with self.lock, self._translated():
+            if not sync:
+                self._write.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with transaction(self._write):
+                    yield self._write
+            finally:
+                if not sync:
+                    self._write.execute("PRAGMA synchronous = FULL")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A reading connection of its own for as long as the block lasts."""
+        with self._translated():
+            try:
+                reader = self._idle_readers.pop()
+            except IndexError:
+                reader = database.connect_reading(self._path)
+            try:
+                yield reader
+            finally:
+                if self.closed:
+                    reader.close()
+                else:
+                    self._idle_readers.append(reader)
+
+    def even_when_full(self, work: Callable[[], T]) -> T:
+        """Do ``work``; on a full disk give up the reserve and do it again."""
+        with self.lock:
+            try:
+                return work()
+            except RetryError:
+                if not self._reserve.give_up():
+                    raise
+                return work()
+
+    def restore_reserve(self) -> None:
+        """After a write that went well: take back what was given up, if the disk allows."""
+        if not self._reserve.held:
+            self._reserve.take()
+
+    def close(self) -> None:
+        """Let go of the file; folds the WAL back."""
+        with self.lock:
+            self.closed = True
+            while self._idle_readers:
+                self._idle_readers.pop().close()
+            self._write.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            said = database.translate(error, self._path)
+            if not isinstance(said, DamagedError):
+                raise said from error
+            self._path.with_name(database.DAMAGED_MARK).write_text(f"{said}\n", encoding="utf-8")
+            raise FatalError(
+                f"{self._path}: the ledger is damaged ({said}); a restart sets it aside and goes on"
+            ) from error
+
+
+class Reserve:
+    """Space on the ledger's disk that nobody else can take."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / RESERVE
+        self.held = False
+
+    def take(self) -> None:
+        """Hold the reserve, if there is space for it."""
+        if self._path.exists() and self._path.stat().st_size >= _RESERVE_BYTES:
+            self.held = True
+            return
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.posix_fallocate(descriptor, 0, _RESERVE_BYTES)
+            finally:
+                os.close(descriptor)
+            self.held = True
+        except OSError:
+            self._path.unlink(missing_ok=True)  # a part of it would serve nobody; the next write tries again
+
+    def give_up(self) -> bool:
+        """Free the space. False when there was none to free."""
+        if not self._path.exists():
+            return False
+        self._path.unlink()
+        self.held = False
+        return True

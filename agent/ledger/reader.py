@@ -1,0 +1,119 @@
+"""Looking at a ledger from a command line, also without write access, and with the agent running or not.
+
+Invariants: nothing is ever written, not even a lock that the agent could meet; what is read is consistent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from agent.errors import UsageError
+from agent.ledger import database
+from agent.ledger.ledger import DeadLetter
+from agent.ports import Stored
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class SinkState:
+    """How far a sink is, as written on disk (a running agent may be a second ahead)."""
+
+    name: str
+    active: bool  #: configured at the agent's last start
+    cursor: int
+    depth: int
+    oldest: str | None  #: created_at of the first result it has still to deliver
+    dead: int
+
+
+class Reader:
+    """``with Reader(folder) as ledger: …``. ``UsageError`` when there is no readable ledger in the state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / database.FILE
+        if not self._path.is_file():
+            raise UsageError(f"{self._path}: no ledger here; has an agent run with this state folder?")
+        self._connection = self._connect()
+        self.ledger_id = database.ledger_id(self._connection)
+
+    def _connect(self) -> sqlite3.Connection:
+        error: Exception | None = None
+        # A read-only mount, or a folder of somebody else's after a clean stop: SQLite opens it only as immutable.
+        for mode in ("mode=ro", "mode=ro&immutable=1"):
+            connection = sqlite3.connect(f"file:{quote(str(self._path))}?{mode}", uri=True, isolation_level=None)
+            try:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version == database.VERSION:
+                    connection.execute("SELECT 1 FROM about").fetchone()
+                    return connection
+                error = UsageError(f"{self._path}: ledger schema {version}, this weldwatch reads {database.VERSION}")
+            except sqlite3.Error as trouble:
+                error = UsageError(f"{self._path}: cannot be read ({trouble}); check owner and mode of the folder")
+            connection.close()
+        raise error if error is not None else AssertionError("unreachable")
+
+    def results(
+        self,
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        part_id: str | None = None,
+        evaluation: str | None = None,
+        after: int = 0,
+        newest: int | None = None,
+    ) -> Iterator[Stored]:
+        """Results in order of ``sequence``: made from ``since`` to before ``until`` (ISO, UTC), of one part, of one
+        evaluation, after a sequence; of all these only the ``newest`` ones, where that is given.
+        """
+        wanted, values = ["sequence > ?"], [str(after)]
+        for condition, value in (
+            ("created_at >= ?", since),
+            ("created_at < ?", until),
+            ("part_id = ?", part_id),
+            ("evaluation = ?", evaluation),
+        ):
+            if value is not None:
+                wanted.append(condition)
+                values.append(value)
+        columns = "sequence, result_id, created_at, image_name, body"
+        query = f"SELECT {columns} FROM results WHERE {' AND '.join(wanted)} ORDER BY sequence"  # noqa: S608  # our own words
+        if newest is not None:
+            query = f"SELECT * FROM ({query} DESC LIMIT {int(newest)}) ORDER BY sequence"  # noqa: S608  # a number
+        with closing(self._connection.execute(query, values)) as rows:
+            while chunk := rows.fetchmany(_AT_ONCE):
+                yield from (Stored(*row) for row in chunk)
+
+    def sinks(self) -> list[SinkState]:
+        """Every sink the ledger knows."""
+        last = self._connection.execute("SELECT max(sequence) FROM results").fetchone()[0] or 0
+        states = []
+        for name, cursor, active in self._connection.execute("SELECT name, cursor, active FROM sinks").fetchall():
+            oldest = self._connection.execute(
+                "SELECT created_at FROM results WHERE sequence > ? ORDER BY sequence LIMIT 1", (cursor,)
+            ).fetchone()
+            dead = self._connection.execute("SELECT count(*) FROM dead WHERE sink = ?", (name,)).fetchone()[0]
+            states.append(SinkState(name, bool(active), cursor, max(0, last - cursor), oldest and oldest[0], dead))
+        return states
+
+    def dead(self) -> list[DeadLetter]:
+        """All dead letters, oldest first."""
+        rows = self._connection.execute(
+            "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead ORDER BY sequence, sink"
+        )
+        return [DeadLetter(*row) for row in rows.fetchall()]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
