@@ -4,12 +4,14 @@ Invariants
 - Bytes are hostile. The format is read from the content, only the formats below are tried, and the header's size is
   checked before a pixel is allocated.
 - No scaling depends on the data: 16-bit gray maps 0…65535 to 0…255 by ``round(v / 257)``, whatever the picture shows.
-- A picture that does not decode to its last line is never handed on.
+- A picture that does not decode to its last line is never handed on, nor one whose file is not closed the way its
+  format closes it (PNG: checksums and IEND; JPEG: end of image): decoders fill in what is missing, and say nothing.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -57,6 +59,9 @@ _DAMAGED = (
     ValueError, struct.error, zlib.error,
 )  # fmt: skip
 
+#: Anything but a stuffed byte, a restart or a fill byte, none of which ends entropy-coded data.
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+
 _EXIF_DATETIME_ORIGINAL, _EXIF_SUBSEC_ORIGINAL, _EXIF_OFFSET_ORIGINAL = 0x9003, 0x9291, 0x9011
 _EXIF_IFD = 0x8769
 
@@ -103,12 +108,54 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise ImageError("image_too_large", f"{image.width}×{image.height}, more than {max_pixels} pixels")
+        _check_whole(data, image.format)
         image.load()
         exif = image.getexif()
         taken_at = _taken_at(exif) if exif else None
         upright = ImageOps.exif_transpose(image) if exif else image
         plain = _to_8_bit(upright)
         return Picture(plain, plain.width, plain.height, taken_at)
+
+
+def _check_whole(data: bytes, form: str | None) -> None:
+    """``TruncatedImageError`` for a PNG or JPEG that is cut, preallocated or damaged where Pillow would not notice."""
+    if form == "PNG":
+        _check_png(memoryview(data))
+    elif form in ("JPEG", "MPO"):
+        _check_jpeg(data)
+
+
+def _check_png(data: memoryview) -> None:
+    """Walk the chunks up to IEND and compare their checksums (PNG, third edition, 5.3 to 5.6)."""
+    at = 8
+    while True:
+        head = data[at : at + 8]
+        if len(head) < 8:
+            raise TruncatedImageError("unreadable_image", "the PNG ends before its IEND chunk")
+        (length,) = struct.unpack(">I", head[:4])
+        end = at + 8 + length
+        if len(data) < end + 4:
+            raise TruncatedImageError("unreadable_image", "the PNG ends within a chunk")
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise TruncatedImageError("unreadable_image", "a checksum of the PNG is wrong")
+        if bytes(head[4:]) == b"IEND":
+            return
+        at = end + 4
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Walk the markers up to the end of image (ITU-T T.81, annex B)."""
+    at = 2
+    while True:
+        marker = _JPEG_MARKER.search(data, at)
+        if marker is None:
+            raise TruncatedImageError("unreadable_image", "the JPEG has no end of image")
+        at = marker.end()
+        code = data[at - 1]
+        if code == 0xD9:
+            return
+        if code not in (0x01, 0xD8):  # all others have a length; entropy-coded data follows the SOS segment
+            at += int.from_bytes(data[at : at + 2], "big")
 
 
 def _to_8_bit(image: PilImage) -> PilImage:

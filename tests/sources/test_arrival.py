@@ -1,0 +1,244 @@
+"""Every file that arrives is offered once and whole, however it comes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+
+def aged(path: Path, data: bytes, seconds: float = 60.0) -> Path:
+    """Write a file that settled long ago."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    moment = time.time() - seconds
+    os.utime(path, (moment, moment))
+    return path
+
+
+def test_what_lies_there_is_offered_oldest_first(bench, png):
+    for number, age in enumerate((50, 90, 70)):
+        aged(bench.captures / f"{number}.png", png, age)
+    running = bench.start()
+    assert [frame.name for frame in running.until_frames(3)] == ["1.png", "2.png", "0.png"]
+
+
+def test_a_frame_carries_what_was_read(bench, png):
+    aged(bench.captures / "shift1" / "a.PNG", png)
+    (frame,) = bench.once().frames
+    assert (frame.name, frame.source, frame.bytes) == ("shift1/a.PNG", "captures", len(png))
+    assert frame.sha256 == hashlib.sha256(png).hexdigest()
+    assert frame.picture is not None
+    assert (frame.picture.width, frame.picture.height) == (24, 16)
+    assert frame.problem is None
+    assert frame.decode_ms > 0
+    assert not frame.simulated
+
+
+def test_a_written_file_waits_until_it_settled_and_no_longer(bench, png):
+    running = bench.watch(settle_s=0.3)
+    begin = time.monotonic()
+    (bench.captures / "a.png").write_bytes(png)
+    running.until_frames(1)
+    assert 0.28 <= time.monotonic() - begin < 3.0
+
+
+def test_a_file_that_settled_elsewhere_does_not_wait_again(bench, png):
+    running = bench.watch(settle_s=30.0)
+    os.rename(aged(bench.folder / "a.png", png), bench.captures / "a.png")
+    running.until_frames(1)
+
+
+@pytest.mark.parametrize("ahead", [3600, 10**9])
+def test_a_time_from_the_future_is_settled_by_watching(bench, png, ahead):
+    running = bench.watch()
+    path = bench.captures / "a.png"
+    path.write_bytes(png)
+    os.utime(path, (time.time() + ahead,) * 2)
+    running.until_frames(1)
+
+
+@pytest.mark.parametrize("mtime", [0, -5])
+def test_a_time_from_before_the_world_is_taken_as_it_is(bench, png, mtime):
+    os.utime(aged(bench.captures / "a.png", png), (mtime, mtime))
+    (frame,) = bench.once().frames
+    assert (frame.captured_at.year, frame.captured_from) == (1970 if mtime == 0 else 1969, "mtime")
+
+
+def test_a_growing_file_is_never_taken_half(bench, encode):
+    data = encode(size=(200, 200), mode="RGB")
+    running = bench.watch(settle_s=0.1, incomplete_s=20.0)
+    with (bench.captures / "slow.png").open("wb", buffering=0) as file:
+        for start in range(0, len(data), len(data) // 4):
+            file.write(data[start : start + len(data) // 4])
+            running.until(lambda: running.health.counters().get("files_incomplete", 0) > 0 or start > len(data) // 2)
+    (frame,) = running.until_frames(1)
+    assert frame.problem is None
+    assert frame.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_that_stays_incomplete_becomes_a_problem_and_holds_up_nothing(bench, png):
+    running = bench.watch(incomplete_s=1.0)
+    begin = time.monotonic()
+    (bench.captures / "cut.png").write_bytes(png[:60])
+    (bench.captures / "whole.png").write_bytes(png)
+    first, second = running.until_frames(2)
+    assert (first.name, second.name) == ("whole.png", "cut.png")
+    assert second.problem is not None
+    assert second.problem.code == "unreadable_image"
+    assert second.sha256 == hashlib.sha256(png[:60]).hexdigest()
+    assert 0.95 <= time.monotonic() - begin < 5.0
+
+
+def test_a_truncated_file_that_is_completed_is_one_good_frame(bench, png):
+    running = bench.watch(incomplete_s=30.0)
+    path = bench.captures / "a.png"
+    path.write_bytes(png[:60])
+    running.until(lambda: running.health.counters().get("files_incomplete") == 1)
+    with path.open("ab") as file:
+        file.write(png[60:])
+    (frame,) = running.until_frames(1)
+    assert frame.problem is None
+
+
+def test_renamed_into_place_is_one_frame_under_the_last_name(bench, png):
+    running = bench.watch()
+    (bench.captures / "a.png.part").write_bytes(png)
+    os.rename(bench.captures / "a.png.part", bench.captures / "a.png")
+    (bench.captures / ".b.png").write_bytes(png)
+    os.rename(bench.captures / ".b.png", bench.captures / "b.png")
+    running.until_frames(2)
+    assert running.names() == ["a.png", "b.png"]
+
+
+def test_a_hard_link_and_a_copy_are_frames_of_their_own(bench, png):
+    running = bench.watch()
+    aged(bench.captures / "a.png", png)
+    os.link(bench.captures / "a.png", bench.captures / "b.png")
+    aged(bench.captures / "c.png", png)
+    running.until_frames(3)
+    assert len({frame.key for frame in running.frames}) == 3
+    assert len({frame.sha256 for frame in running.frames}) == 1
+
+
+def test_a_name_that_is_written_again_is_a_new_frame(bench, png, encode):
+    running = bench.watch()
+    other = encode(level=10)
+    (bench.captures / "latest.png").write_bytes(png)
+    running.until_frames(1)
+    (bench.captures / "latest.png").write_bytes(other)
+    running.until_frames(2)
+    os.rename(aged(bench.folder / "third.png", png), bench.captures / "latest.png")
+    frames = running.until_frames(3)
+    assert [frame.sha256 for frame in frames] == [hashlib.sha256(data).hexdigest() for data in (png, other, png)]
+
+
+def test_what_is_not_asked_for_is_left_alone(bench, png):
+    for name in ("a.txt", ".a.png", "b.png.part", ".git/a.png", "c/.d/a.png"):
+        aged(bench.captures / name, png)
+    aged(bench.captures / "Good.JpG", png)
+    running = bench.watch(patterns=["*.jpg", "*.png"])
+    (bench.captures / ".new").mkdir()
+    aged(bench.captures / ".new" / "a.png", png)
+    (bench.captures / "last.png").write_bytes(png)
+    running.until_frames(2)
+    assert running.names() == ["Good.JpG", "last.png"]
+
+
+def test_patterns_match_at_any_depth_and_ignore_case(bench, png):
+    aged(bench.captures / "a" / "b" / "c" / "Weld_1.BMP", png)
+    aged(bench.captures / "a" / "weld.png", png)
+    assert bench.once(patterns=["weld_?.bmp"]).names() == ["a/b/c/Weld_1.BMP"]
+
+
+def test_many_files_in_folders_created_at_that_moment(bench, png):
+    """Most of them are written before their folder can be watched."""
+    running = bench.watch(rescan_s=60.0)
+
+    def fill(writer: int) -> None:
+        for folder in range(10):
+            deep = bench.captures / f"w{writer}" / f"part{folder}" / "cam"
+            deep.mkdir(parents=True)
+            for number in range(50):
+                (deep / f"{number}.png").write_bytes(png)
+
+    writers = [threading.Thread(target=fill, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    running.until_frames(2000)
+    assert len(set(running.names())) == len(running.names()) == 2000
+
+
+def test_the_tree_may_be_renamed_while_files_arrive(bench, png):
+    running = bench.watch()
+    (bench.captures / "now").mkdir()
+    (bench.captures / "now" / "a.png").write_bytes(png)
+    running.until_frames(1)
+    os.rename(bench.captures / "now", bench.captures / "shift1")
+    (bench.captures / "shift1" / "b.png").write_bytes(png)
+    running.until_frames(3)  # a.png lies under a new path, which makes it another frame
+    assert running.names() == ["now/a.png", "shift1/a.png", "shift1/b.png"]
+
+
+@pytest.mark.slow
+def test_thirty_thousand_files_at_once(bench, png):
+    """More than the kernel's event queue holds (16,384 by default)."""
+    running = bench.watch(rescan_s=5.0)
+    for folder in range(300):
+        (bench.captures / f"part{folder}").mkdir()
+        for number in range(100):
+            (bench.captures / f"part{folder}" / f"{number}.png").write_bytes(png)
+    running.until(lambda: len(running.frames) >= 30_000, 240.0)
+    assert max(Counter(running.names()).values()) == 1
+
+
+def chunked(path: Path, data: bytes, *, reopen: bool, pause: float) -> None:
+    """Write like an SMB client (``reopen``: open, append, close, again and again) or in one go with pauses."""
+    step = len(data) // 5 + 1
+    chunks = [data[start : start + step] for start in range(0, len(data), step)]
+    if not reopen:
+        with path.open("wb", buffering=0) as file:
+            for chunk in chunks:
+                file.write(chunk)
+                time.sleep(pause)  # the writer's own pace is what is tested
+        return
+    for chunk in chunks:
+        with path.open("ab") as file:
+            file.write(chunk)
+        time.sleep(pause)
+
+
+def write_in_chunks(folder: Path, files: int, pause: float, data: dict[str, bytes]) -> list[threading.Thread]:
+    def write(writer: int) -> None:
+        for number in range(writer, files, 8):
+            name = f"{number}.png"
+            chunked(folder / name, data[name], reopen=number % 3 == 0, pause=pause)
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    return writers
+
+
+@pytest.mark.parametrize(
+    ("files", "pause"), [(80, 0.04), pytest.param(500, 0.2, marks=pytest.mark.slow)], ids=["80", "500"]
+)
+def test_slow_writers_never_show_a_half_image(bench, encode, files, pause):
+    """Pauses both shorter and (for the 500) longer than ``settle_s``."""
+    data = {f"{number}.png": encode(level=number % 200, size=(64, 48 + number % 40), mode="L") for number in range(files)}
+    running = bench.watch(settle_s=0.1, incomplete_s=20.0)
+    for writer in write_in_chunks(bench.captures, files, pause, data):
+        writer.join()
+    running.until_frames(files)
+    assert {frame.name: frame.sha256 for frame in running.frames} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in data.items()
+    }
+    assert len(running.frames) == files
+    assert not [frame for frame in running.frames if frame.problem]
