@@ -73,6 +73,7 @@ class Agent:
         config = self._config
         state = Path(config.state)
         make_folder(state, "state")
+        make_folder(Path(config.results.directory), "results.directory")
         with contextlib.ExitStack() as closing:
             closing.enter_context(only_one(state, config.station.name, self._clock))
             self._loaded = load(config.bundle.initial)
@@ -96,7 +97,6 @@ class Agent:
         self._sinks_by_name: dict[str, Sink] = {}
         self._mqtt: MqttSink | None = None
         if config.results.per_image or config.results.daily_log:
-            make_folder(Path(config.results.directory), "results.directory")
             files = JsonFiles(config.results)
             self._sinks_by_name[files.name] = files
         if config.mqtt is not None:

@@ -89,7 +89,7 @@ class Shipper:
                 if not self._pause(f"unexpected {error!r}"):
                     return
             else:
-                if went == 0 and self._stopping.is_set():
+                if went == 0 and self._stopping.is_set() and self.drained():
                     return
                 if went:
                     self._recovered()
