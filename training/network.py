@@ -1,0 +1,114 @@
+"""The network: a MobileNet backbone, average pooling, and two logits.
+
+    input [N,128,128,3] 0…1 ─▶ 2x − 1 ─▶ backbone ─▶ map [N,h,w,c] ─▶ mean ─▶ embedding [N,c] ─▶ dropout ─▶ logits [N,2]
+
+Invariants: the scaling that the backbone was trained with is inside; batch norm never leaves its trained statistics;
+logits are float32 whatever the precision inside. Logit 0 is no defect, logit 1 defect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.bundle.manifest import WeightsOrigin
+from agent.errors import UsageError
+from training.recipe import Model as ModelRecipe
+
+BACKBONE, EMBEDDING, LOGITS = "backbone", "embedding", "logits"
+_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Weights files that Keras's own look-up knows, by the start of their names."""
+
+    start: str
+    origin: str
+    licence: str
+
+
+_KNOWN = (
+    _Known("mobilenet_v2_weights_tf_dim_ordering", "Keras applications (MobileNet V2, ImageNet)", "Apache-2.0"),
+    _Known("weights_mobilenet_v3_small", "Keras applications (MobileNet V3 small, ImageNet)", "Apache-2.0"),
+    _Known("mobilenet_", "TF-slim checkpoint as published by Keras applications (ImageNet)", "Apache-2.0"),
+)
+
+
+def build(recipe: ModelRecipe, *, size: tuple[int, int] = (128, 128)) -> Any:
+    """A compiled-free keras.Model for frames of `size` (width, height), with its starting weights loaded.
+
+    Raises UsageError in one line where the weights cannot be had or do not fit.
+    """
+    import keras
+
+    shape = (size[1], size[0], _CHANNELS)
+    backbone = _backbone(recipe, shape)
+    backbone.name = BACKBONE
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    inputs = keras.Input(shape, name="input")
+    scaled = keras.layers.Rescaling(2.0, offset=-1.0, name="scale")(inputs)
+    found = backbone(scaled, training=False)
+    embedding = keras.layers.GlobalAveragePooling2D(name=EMBEDDING, dtype="float32")(found)
+    dropped = keras.layers.Dropout(recipe.dropout, name="dropout", dtype="float32")(embedding)
+    logits = keras.layers.Dense(2, name=LOGITS, dtype="float32", kernel_initializer="zeros")(dropped)
+    return keras.Model(inputs, logits, name="weldwatch")
+
+
+def origin(recipe: ModelRecipe) -> WeightsOrigin:
+    """Where the weights come from, for the manifest. The recipe's own words win over what a file's name tells.
+
+    Raises UsageError for a file of unknown origin that the recipe says nothing of: a bundle must name it.
+    """
+    if recipe.weights == "random":
+        return WeightsOrigin(name="random", origin="random initialisation", licence="none")
+    if recipe.weights == "imagenet":
+        name = f"{recipe.backbone} alpha {recipe.alpha:g}"
+        told = recipe.weights_origin or "Keras applications (ImageNet)"
+        return WeightsOrigin(name=name, origin=told, licence=recipe.weights_licence or "Apache-2.0")
+    path = Path(recipe.weights)
+    known = next((one for one in _KNOWN if path.name.startswith(one.start)), None)
+    told, licence = recipe.weights_origin or (known and known.origin), recipe.weights_licence or (known and known.licence)
+    if not told or not licence:
+        raise UsageError(f"{path}: of unknown origin; say model.weights_origin and model.weights_licence in the recipe")
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"weights {path}: {error.strerror}; give the path of a Keras .h5 file without top") from None
+    return WeightsOrigin(name=path.name, origin=told, licence=licence, sha256=found)
+
+
+def _backbone(recipe: ModelRecipe, shape: tuple[int, int, int]) -> Any:
+    import keras
+
+    makers = {
+        "mobilenet_v1": keras.applications.MobileNet,
+        "mobilenet_v2": keras.applications.MobileNetV2,
+        "mobilenet_v3_small": keras.applications.MobileNetV3Small,
+    }
+    options: dict[str, Any] = {"input_shape": shape, "alpha": recipe.alpha, "include_top": False}
+    if recipe.backbone == "mobilenet_v3_small":
+        options["include_preprocessing"] = False
+    weights = None if recipe.weights == "random" else recipe.weights
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise UsageError(f"weights {weights}: no such file; give a Keras .h5 file without top, 'imagenet' or 'random'")
+    try:
+        return makers[recipe.backbone](weights=weights, **options)
+    except ValueError as error:
+        wanted = f"{recipe.backbone} alpha {recipe.alpha:g}"
+        if weights in (None, "imagenet"):
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(f"{wanted} cannot be built with weights {weights}: {reason}") from None
+        raise UsageError(f"weights {weights}: do not fit {wanted} without top; check backbone and alpha") from None
+    except Exception as error:
+        # Keras's download raises a bare Exception with the address; anything else is a bug and goes on as it is.
+        if type(error) is not Exception and not isinstance(error, OSError):
+            raise
+        raise UsageError(
+            f"ImageNet weights of {recipe.backbone} alpha {recipe.alpha:g} cannot be reached; give a file with "
+            "--weights PATH, or copy it to ~/.keras/models"
+        ) from None

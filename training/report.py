@@ -1,0 +1,236 @@
+"""The evaluation as one HTML file that stands alone, and the same figures as JSON.
+
+Invariants: every rate stands beside its interval; synthetic data and a leaky split are said first and loudest; text that
+comes from files and folders is escaped; the page loads nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from agent.ports import Decision
+from training import evaluate, plots
+from training.dataset import Dataset, Frames
+from training.recipe import Recipe, as_data
+from training.statistics import F64
+
+_CSS = """
+body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1020px;margin:2em auto;padding:0 1em}
+h1{font-size:1.6em;margin-bottom:.2em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;margin:.6em 0}td,th{padding:.25em .8em .25em 0;text-align:left;vertical-align:top}
+th{font-weight:600;border-bottom:1px solid #bbb}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+.loud{background:#b00020;color:#fff;padding:.7em 1em;font-weight:600;border-radius:4px}
+.note{color:#666}.plots{display:flex;flex-wrap:wrap;gap:1em}.plots svg{max-width:480px;height:auto}
+figure{display:inline-block;margin:0 .6em .8em 0;width:132px;vertical-align:top}figure img{width:128px;height:128px}
+figcaption{font-size:11px;line-height:1.3;overflow-wrap:anywhere}.bad{color:#b00020;font-weight:600}
+"""
+
+
+def entries(
+    metrics: dict[str, Any], data: Dataset, test: Frames, defect: Mapping[str, F64], history: Mapping[str, Any],
+    recipe: Recipe,
+) -> dict[str, bytes]:  # fmt: skip
+    """`report/report.html` and `report/metrics.json` of a bundle."""
+    page = render(metrics, data, test, defect, history, recipe)
+    figures = msgspec.json.format(msgspec.json.encode(metrics), indent=1) + b"\n"
+    return {"report/report.html": page.encode(), "report/metrics.json": figures}
+
+
+def render(
+    metrics: dict[str, Any], data: Dataset, test: Frames, defect: Mapping[str, F64], history: Mapping[str, Any],
+    recipe: Recipe,
+) -> str:  # fmt: skip
+    """The whole page."""
+    first = next(iter(metrics["variants"]))
+    head = f"{recipe.name} {recipe.version}"
+    parts = [
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_e(head)}: evaluation</title>'
+        f"<style>{_CSS}</style><h1>{_e(head)}</h1>",
+        *(f'<p class="loud">{_e(text)}</p>' for text in _loud(metrics)),
+        _summary(metrics, first, data),
+        _variants_table(metrics),
+        '<h2>Pictures</h2><div class="plots">',
+        *_pictures(metrics, first, test, defect, history),
+        "</div>",
+        _classes_table(metrics["variants"][first]["test"]),
+        _recordings_table(metrics["variants"][first]["test"]),
+        _worst(metrics["variants"][first]["test"], test, defect[first]),
+        _data(data),
+        _recipe(recipe, history),
+    ]
+    return "\n".join(parts) + "</html>\n"
+
+
+def _loud(metrics: Mapping[str, Any]) -> list[str]:
+    said = []
+    if metrics["synthetic"]:
+        said.append("SYNTHETIC: trained and tested on drawn frames. Nothing here holds for real welds.")
+    if metrics["split"] == "frame":
+        said.append("LEAKY SPLIT: neighbouring frames lie in train and test. These figures do not hold on the line.")
+    return said
+
+
+def _summary(metrics: Mapping[str, Any], first: str, data: Dataset) -> str:
+    one = metrics["variants"][first]
+    test, promised = one["test"], one["promised"]
+    kept = "and it was kept" if promised["kept"] else '<b class="bad">and it was not kept</b>'
+    return (
+        f"<p>On {test['frames']} frames of {test['recordings']} recordings that took no part in training, the AUC is "
+        f"<b>{_interval(test['auc'])}</b>. At the threshold {promised['value']:.3f}, chosen on validation for "
+        f"{promised['target']:.1%} escapes, <b>{_percent(test['escape_rate'])}</b> of the defective frames escape and "
+        f"<b>{_percent(test['overkill_rate'])}</b> of the good ones are rejected. Validation promised escapes within "
+        f"{_range(promised['escapes'])}, {kept}. In brackets: {promised['escapes']['confidence']:.0%} intervals by "
+        "bootstrap over recordings.</p>"
+        f"<p class='note'>Calibration error (ECE) {test['ece']:.3f} after temperature {metrics['temperature']:.2f}. Keras and "
+        f"the agent's session differ by {metrics['parity']['keras_to_agent']:.1e} at most. Data {_e(data.index.digest[:16])}…</p>"
+    )
+
+
+def _variants_table(metrics: Mapping[str, Any]) -> str:
+    rows = []
+    for name, one in metrics["variants"].items():
+        test, band = one["test"], one["test"]["review_band"]
+        rows.append(
+            [
+                _e(name), _interval(test["auc"]),
+                f"{one['promised']['value']:.4f} [{one['promised']['low']:.4f}, {one['promised']['high']:.4f}]",
+                _percent(test["escape_rate"]), _range(one["promised"]["escapes"]), _percent(test["overkill_rate"]),
+                f"{band[0]:.3f} … {band[1]:.3f}: {_percent(test['with_review']['review_share'])}" if band else "none",
+                f"{test['ece']:.3f}",
+            ]
+        )  # fmt: skip
+    titles = ["variant", "AUC", "threshold", "escapes", "promised", "overkill", "a person looks", "ECE"]
+    return "<h2>Variants</h2>" + _table(titles, rows)
+
+
+def _pictures(
+    metrics: Mapping[str, Any], first: str, test: Frames, defect: Mapping[str, F64], history: Mapping[str, Any]
+) -> list[str]:
+    found = metrics["variants"]
+    points = {n: (v["test"]["overkill_rate"]["value"], v["test"]["escape_rate"]["value"]) for n, v in found.items()}
+    one = found[first]["test"]
+    drawn = [
+        plots.trade({name: (defect[name], test.bad) for name in found}, points),
+        plots.spread(defect[first], test.bad, one["threshold"], one["review_band"]),
+        plots.calibration(one["reliability"]),
+        plots.classes(one["per_class"]),
+    ]
+    if history.get("history"):
+        drawn.append(plots.history(history["history"], history["best"]))
+    return [f"<div>{svg}</div>" for svg in drawn]
+
+
+def _classes_table(test: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            _e(name), str(row["frames"]), str(row["recordings"]), _interval(row.get("auc")),
+            _percent(row.get("escape_rate")), _percent(row.get("overkill_rate")),
+        ]
+        for name, row in test["per_class"].items()
+    ]  # fmt: skip
+    titles = ["class", "frames", "recordings", "AUC against good", "escapes", "overkill"]
+    return "<h2>By class</h2>" + _table(titles, rows)
+
+
+def _recordings_table(test: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            _e(row["recording"]), str(row["good"]), str(row["defective"]), str(row["escapes"]), str(row["overkill"]),
+            "–" if row["auc"] is None else f"{row['auc']:.3f}",
+        ]
+        for row in test["per_recording"]
+    ]  # fmt: skip
+    titles = ["recording", "good", "defective", "escapes", "overkill", "AUC within"]
+    return "<h2>By recording, the worst first</h2>" + _table(titles, rows)
+
+
+def _worst(test: Mapping[str, Any], frames: Frames, defect: F64) -> str:
+    decision = Decision(("no defect", "defect"), (0,), test["threshold"], None)
+    chosen = evaluate.worst_frames(defect, frames, decision)
+    parts = ["<h2>Worst frames</h2>"]
+    for what, title in (("escapes", "Defects that passed"), ("overkill", "Good frames that were rejected")):
+        parts.append(f"<h3>{title}</h3>" if chosen[what] else f"<p>{title}: none.</p>")
+        parts += [
+            f'<figure><img alt="" src="{_png(frames.gray[at])}"><figcaption>p {defect[at]:.3f}, class '
+            f"{frames.kind[at]}<br>{_e(str(frames.recording[at]))}</figcaption></figure>"
+            for at in chosen[what]
+        ]
+    return "\n".join(parts)
+
+
+def _data(data: Dataset) -> str:
+    counts = data.counts()
+    names = list(next(iter(counts.values())))
+    rows = [[_e(name), *(str(counts[side][name]) for side in counts)] for name in names]
+    said = "".join(f"<li>{_e(text)}</li>" for text in data.index.warnings)
+    return (
+        "<h2>Data</h2>"
+        + _table(["frames", *counts], rows)
+        + (f"<ul>{said}</ul>" if said else "")
+        + f"<p class='note'>{len(data.index.unreadable)} frames unreadable, {len(data.index.duplicates)} repeated, "
+        f"{data.index.available} labelled in all; split by {_e(data.index.split)}.</p>"
+    )
+
+
+def _recipe(recipe: Recipe, history: Mapping[str, Any]) -> str:
+    text = msgspec.yaml.encode(as_data(recipe)).decode()
+    made = ", ".join(f"{name} {version}" for name, version in dict(history.get("made_with", {})).items())
+    return f"<h2>Recipe</h2><pre>{_e(text)}</pre><p class='note'>{_e(made)}</p>"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th class="{"n" if at else ""}">{_e(title)}</th>' for at, title in enumerate(titles))
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{"n" if at else ""}">{cell}</td>' for at, cell in enumerate(row)) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _interval(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "–"
+    known = figure["low"] is not None
+    return f"{figure['value']:.3f}" + (f" [{figure['low']:.3f}, {figure['high']:.3f}]" if known else "")
+
+
+def _percent(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or figure["value"] is None:
+        return "–"
+    return f"{figure['value']:.1%}" + (f" {_range(figure)}" if figure["low"] is not None else "")
+
+
+def _range(figure: Mapping[str, Any]) -> str:
+    return "[unknown]" if figure["low"] is None else f"[{figure['low']:.1%}, {figure['high']:.1%}]"
+
+
+def _png(gray: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(gray).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _e(text: str) -> str:
+    return html.escape(text)
+
+
+def lines(metrics: Mapping[str, Any]) -> list[str]:
+    """The figures in a few lines for a terminal."""
+    said = _loud(metrics)
+    for name, one in metrics["variants"].items():
+        test = one["test"]
+        said.append(
+            f"{name}: AUC {_interval(test['auc'])}, escapes {_percent(test['escape_rate'])} (promised "
+            f"{_range(one['promised']['escapes'])}), overkill {_percent(test['overkill_rate'])}, ECE {test['ece']:.3f}, on "
+            f"{test['frames']} frames of {test['recordings']} recordings"
+        )
+    return said
