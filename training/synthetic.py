@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +153,13 @@ def _refuse(directory: Path, recordings: int, frames: int, size: tuple[int, int]
 
 
 def _draw_all(directory: Path, parts: list[Part], size: tuple[int, int], workers: int) -> Iterator[int]:
-    """Draw every part; yields the frames of each that is done. Spawned processes inherit neither threads nor locks."""
-    jobs = [(directory / part.split, part, size) for part in parts]
+    """Draw every part; yields the number of frames as recordings get done.
+
+    A recording's still layers cost as much as several frames, so all its parts are one job. Spawned processes inherit
+    neither threads nor locks.
+    """
+    together = groupby(parts, key=lambda part: (part.split, part.seed))
+    jobs = [(directory / split, list(group), size) for (split, _), group in together]
     if workers == 1:
         for job in jobs:
             yield _draw(*job)
@@ -168,12 +174,13 @@ def _draw_all(directory: Path, parts: list[Part], size: tuple[int, int], workers
                 future.cancel()
 
 
-def _draw(root: Path, part: Part, size: tuple[int, int]) -> int:
-    scene = recording(part.seed)
-    for number, name in enumerate(part.names(), start=part.first):
-        picture = Image.fromarray(render(scene, part.kind, number, size))
-        picture.save(root / name, compress_level=_COMPRESS_LEVEL)
-    return part.frames
+def _draw(root: Path, parts: list[Part], size: tuple[int, int]) -> int:
+    for part in parts:
+        scene = recording(part.seed)
+        for number, name in enumerate(part.names(), start=part.first):
+            picture = Image.fromarray(render(scene, part.kind, number, size))
+            picture.save(root / name, compress_level=_COMPRESS_LEVEL)
+    return sum(part.frames for part in parts)
 
 
 def _write_note(directory: Path, recordings: int, frames: int, seed: int, size: tuple[int, int]) -> None:

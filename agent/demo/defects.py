@@ -23,7 +23,7 @@ def dirt(metal: F32, view: F32, patch: Patch, recording: Recording, moment: Mome
     away = (patch.across - np.float32(x0)) ** 2 + (patch.behind / width - np.float32(y0)) ** 2
     cluster = np.exp(-away / np.float32(spread * spread))
     grain = patch.rough * np.float32(2.6) + patch.fine * np.float32(1.4)
-    rafts = smoothstep((grain + np.float32(1.1 + 1.4 * severity) * cluster - np.float32(1.55 - 0.5 * severity)) * 3)
+    rafts = smoothstep((grain + np.float32(1.4 + 1.2 * severity) * cluster - np.float32(1.55 - 0.5 * severity)) * 3)
     metal *= 1 - np.float32(0.3 + 0.4 * severity) * rafts
     pits = smoothstep((patch.fine * 3 + cluster - np.float32(2.7 - 0.7 * severity)) * 3)
     metal *= 1 - np.float32(0.6 * severity) * pits
@@ -34,7 +34,7 @@ def slit(view: F32, patch: Patch, moment: Moment) -> None:
     """The open joint between two beads that did not meet."""
     slit = (patch.aside + 7 * patch.rough) / np.float32(3 + 0.22 * moment.gap)
     gone = smoothstep(patch.behind / np.float32(25)) * (np.float32(0.8) + patch.rough)
-    view *= 1 - np.float32(0.15 + 0.45 * moment.severity) * np.exp(-slit * slit) * gone
+    view *= 1 - np.float32(0.1 + 0.4 * moment.severity) * np.exp(-slit * slit) * gone
 
 
 def hole(view: F32, patch: Patch, recording: Recording, moment: Moment) -> None:
@@ -62,7 +62,7 @@ def hole(view: F32, patch: Patch, recording: Recording, moment: Moment) -> None:
     uneven = np.float32(0.75) - np.float32(0.25) * v
     uneven = uneven + np.float32(0.35) * np.sin(angle + turn) * np.sin(3 * angle + 2 * turn)
     rim = np.exp(-(((away - np.float32(1.12)) / (np.float32(0.1) + np.float32(0.04) * uneven)) ** 2)) * uneven
-    part += rim * np.float32(35 + 60 * severity) * (1 + np.float32(0.8) * rough)
+    part += rim * np.float32(48 + 50 * severity) * (1 + np.float32(0.8) * rough)
     hole = smoothstep((1 - away) * np.float32(radius_x / 6) + np.float32(0.5))
     depth = light * (np.float32(0.42) + np.float32(0.22) * np.clip(-v, -0.6, 1))
     part += hole * (depth - part)

@@ -21,7 +21,7 @@ GOOD, BURN, DIRT, FUSION, OFFSET, STARVED = range(6)
 class Moment:
     """The drawn state of one frame; lengths in scene units, gains as factors around 1.
 
-    `severity` is 0 for a good weld, else 0.3 (faint) to 1 (plain). `joint_at` is the way from bead to joint.
+    `severity` is 0 for a good weld, else 0.36 (faint) to 1 (plain). `joint_at` is the way from bead to joint.
     """
 
     kind: int
@@ -61,7 +61,7 @@ def moment(recording: Recording, kind: int, index: int) -> Moment:
         width *= 1 - 0.15 * severity
         joint += side * width * (0.8 + 0.75 * severity)
     elif kind == STARVED:
-        width *= 0.8 - 0.35 * severity
+        width *= 0.75 - 0.33 * severity
         length *= 0.9 - 0.3 * severity
         mirror *= 0.9 - 0.5 * severity
     return Moment(
@@ -75,7 +75,7 @@ def moment(recording: Recording, kind: int, index: int) -> Moment:
         half_width=width,
         lead=bead.lead + 6 * slow[1] + 2 * quick[1],
         pool_length=length,
-        gap=width * (0.22 * severity - 0.03) if kind == FUSION else 0.0,
+        gap=width * (0.17 * severity - 0.02) if kind == FUSION else 0.0,
         joint_at=joint,
         phase=index / 23.0,
         mirror=mirror,
@@ -84,9 +84,9 @@ def moment(recording: Recording, kind: int, index: int) -> Moment:
 
 
 def _severity(seed: int, kind: int, index: int) -> float:
-    """Slowly swelling 0.3…1, at a level of the recording's own; 0 for a good weld."""
+    """Slowly swelling 0.36…1, at a level of the recording's own; 0 for a good weld."""
     if kind == GOOD:
         return 0.0
     level = generator(seed, 72, kind).uniform(-0.8, 1.2)
     swell = level + 0.5 * Wave(60, 300, seed, 73, kind).at(index)
-    return float(0.3 + 0.7 / (1 + np.exp(-1.8 * swell)))
+    return float(0.36 + 0.64 / (1 + np.exp(-1.8 * swell)))

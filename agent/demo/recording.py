@@ -153,15 +153,15 @@ def recording(seed: int) -> Recording:
 
 def _camera(rng: np.random.Generator) -> Camera:
     return Camera(
-        tip_x=float(rng.normal(400, 38)),
+        tip_x=float(np.clip(rng.normal(400, 55), 270, 530)),
         tip_y=float(rng.uniform(190, 440)),
         scale=float(rng.uniform(0.85, 1.12)),
-        tilt=float(rng.normal(0, 0.045)),
+        tilt=float(rng.normal(0, 0.055)),
         mirrored=bool(rng.random() < 0.5),
         softness=float(rng.uniform(1.6, 5.0)),
-        exposure=float(np.exp(rng.normal(0, 0.20))),
+        exposure=float(np.exp(rng.uniform(-0.3, 0.28))),
         gamma=float(rng.uniform(0.85, 1.2)),
-        noise=float(rng.uniform(0.3, 1.8)),
+        noise=float(rng.uniform(0.15, 1.2)),
         row_pattern=float(rng.uniform(0.0, 0.02)),
         vignette=float(rng.uniform(0.05, 0.5)),
     )
@@ -216,8 +216,8 @@ def _plate(rng: np.random.Generator) -> Plate:
         specks=int(rng.integers(0, 500)),
         stains=int(rng.integers(0, 14)),
         scribe=float(rng.choice([-1, 1]) * rng.uniform(1.7, 3.0)) * float(rng.random() < 0.35),
-        joint_width=float(rng.uniform(5, 12)),
-        joint_depth=float(rng.uniform(0.45, 0.85)),
+        joint_width=float(rng.uniform(6, 12)),
+        joint_depth=float(rng.uniform(0.55, 0.85)),
         joint_glint=float(rng.uniform(-0.1, 0.35)),
         joint_step=float(rng.uniform(-0.16, 0.16)),
     )
@@ -240,7 +240,7 @@ def _bead(rng: np.random.Generator) -> Bead:
         ripple=float(rng.uniform(0.03, 0.2)),
         ripple_pitch=float(rng.uniform(7, 24)),
         ripple_bend=float(rng.uniform(0.35, 1.1)),
-        crease=float(rng.uniform(-0.22, 0.15)) * float(rng.random() < 0.55),
+        crease=float(rng.uniform(-0.25, 0.15)) * float(rng.random() < 0.6),
         crease_width=float(rng.uniform(4, 11)),
         zone=float(rng.uniform(15, 130)),
         zone_gain=float(rng.uniform(-0.25, 0.5)),

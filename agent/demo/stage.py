@@ -50,7 +50,7 @@ def build(recording: Recording, size: tuple[int, int]) -> Stage:
     tile = (width, round(TILE[1] * height / SIZE[1]))
     seed = recording.seed
     rough = 0.55 * cloud(TILE, (26, 26), seed, 21) + 0.45 * cloud(TILE, (9, 9), seed, 22)
-    fine = 0.5 * cloud(TILE, (5, 5), seed, 23) + 0.5 * generator(seed, 24).standard_normal(TILE[::-1], dtype=np.float32)
+    fine = 0.5 * cloud(TILE, (6, 6), seed, 23) + 0.6 * cloud(TILE, (2.5, 2.5), seed, 24)
     return Stage(
         x=x,
         y=y,

@@ -94,7 +94,7 @@ def _trail(patch: Patch, stage: Stage, recording: Recording, moment: Moment) -> 
         shape += np.float32(bead.crease) * np.exp(-fold * fold) * started * (1 + patch.rough)
     if moment.kind == STARVED:
         dent = patch.aside / np.float32(max(5.0, stage.unit))
-        sunk = np.float32(0.08 + 0.3 * moment.severity) * (1 + patch.rough)
+        sunk = np.float32(0.1 + 0.3 * moment.severity) * (1 + patch.rough)
         shape -= sunk * np.exp(-dent * dent) * (np.float32(0.3) + np.float32(0.7) * started)
     return np.asarray(patch.light * shape, dtype=np.float32)
 
@@ -133,7 +133,8 @@ def _mirrors(
     """Where the pool reflects the arc, and where the dark cup: two ragged patches that drift, each 0…1."""
     lean, push, spin, turn = place
     drift = [0.12 * Wave(15, 90, recording.seed, 87, n).at(moment.index) for n in range(4)]
-    size = np.float32(0.62 * recording.bead.mirror_size)
+    starving = 0.5 * moment.severity if moment.kind == STARVED else 0.0
+    size = np.float32(0.62 * recording.bead.mirror_size * (1 - starving))
     arc = (across - np.float32(lean + drift[0])) ** 2
     arc = arc + ((along - np.float32(0.42 + 0.3 * push + drift[1])) * np.float32(1.9)) ** 2
     bright = smoothstep((size * size - arc + np.float32(0.22) * wave + np.float32(0.08) * rough) * 14)
