@@ -258,7 +258,7 @@ class Ledger:
     def prune(self, keep_from: datetime) -> int:
         """Drop results made before ``keep_from`` that every configured sink is done with; how many went.
 
-        Some hundred thousand a call at most, in small steps with commits let in between. The newest result always stays.
+        Some hundred thousand a call at most, in small steps that let commits in between. The newest always stays.
         """
         dropped = 0
         for _ in range(_PRUNE_STEPS):

@@ -1,0 +1,351 @@
+"""What a ledger promises: durable, in order, without gaps, each file once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from agent.clock import ManualClock, SystemClock, iso_utc
+from agent.errors import FatalError, RetryError, UsageError
+from agent.health import Health
+from agent.ledger import Entry, Ledger
+from agent.ledger.database import FILE
+from tests.support.results import a_result, an_entry, key
+
+NOW = datetime(2026, 11, 22, 10, 22, 5, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: ManualClock) -> Iterator[Ledger]:
+    ledger = Ledger.open(tmp_path, clock)
+    yield ledger
+    ledger.close()
+
+
+def reopened(folder: Path) -> Ledger:
+    return Ledger.open(folder, SystemClock())
+
+
+def test_commit_gives_sequence_and_ledger_id_and_keeps_the_rest(ledger: Ledger) -> None:
+    result = a_result("A17_Ü_\\xff.png", part_id="A17")
+    (one,) = ledger.commit([Entry(result, key(1), "captures")])
+    body = json.loads(one.body)
+    assert (body["sequence"], body["ledger_id"], body["result_id"]) == (1, ledger.ledger_id, result.result_id)
+    assert (body["part_id"], body["class"], body["image"]["name"]) == ("A17", "defect", "A17_Ü_\\xff.png")
+    assert ledger.after(0) == [one]
+    assert ledger.last_sequence == 1
+
+
+def test_sequences_go_on_after_a_restart_under_the_same_ledger_id(tmp_path: Path) -> None:
+    first = reopened(tmp_path)
+    first.commit([an_entry(n) for n in range(3)])
+    first.close()
+    second = reopened(tmp_path)
+    assert second.ledger_id == first.ledger_id
+    assert [one.sequence for one in second.commit([an_entry(7)])] == [4]
+    second.close()
+
+
+def test_a_file_gets_exactly_one_result(ledger: Ledger) -> None:
+    ledger.commit([an_entry(1), an_entry(2)])
+    again = ledger.commit([an_entry(2), an_entry(3), an_entry(3), an_entry(4)])
+    assert [(one.sequence, one.image_name) for one in again] == [(3, "A17_000003.png"), (4, "A17_000004.png")]
+    assert ledger.commit([an_entry(1)]) == []
+    assert ledger.seen([key(n) for n in range(6)]) == {key(n) for n in (1, 2, 3, 4)}
+
+
+def test_without_a_key_nothing_is_taken_for_a_duplicate(ledger: Ledger) -> None:
+    result = a_result()
+    assert len(ledger.commit([Entry(result, None, "predict"), Entry(result, None, "predict")])) == 2
+
+
+def test_after_keeps_to_count_and_bytes_but_gives_one_at_least(ledger: Ledger) -> None:
+    whole = ledger.commit([an_entry(n) for n in range(10)])
+    assert ledger.after(3, limit=4) == whole[3:7]
+    size = len(whole[0].body)
+    assert ledger.after(0, max_bytes=int(2.5 * size)) == whole[:2]
+    assert ledger.after(8, max_bytes=1) == whole[8:9]
+    assert ledger.after(10) == []
+
+
+def test_many_threads_commit_without_a_gap(ledger: Ledger) -> None:
+    def work(worker: int) -> None:
+        for n in range(25):
+            ledger.commit([an_entry(worker * 1000 + n * 2), an_entry(worker * 1000 + n * 2 + 1)])
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [one.sequence for one in ledger.after(0, limit=1000)] == list(range(1, 201))
+
+
+def test_a_waiting_reader_is_woken_by_a_commit(ledger: Ledger) -> None:
+    woken = threading.Event()
+    waiter = threading.Thread(target=lambda: ledger.wait_for(0, 20) and woken.set())
+    waiter.start()
+    ledger.commit([an_entry(1)])
+    waiter.join(10)
+    assert woken.is_set()
+    assert not ledger.wait_for(1, 0)
+
+
+def test_a_waiting_reader_can_be_called_off(ledger: Ledger) -> None:
+    enough = threading.Event()
+    waiter = threading.Thread(target=ledger.wait_for, args=(0, 60, enough.is_set))
+    waiter.start()
+    enough.set()
+    ledger.wake()
+    waiter.join(10)
+    assert not waiter.is_alive()
+
+
+# --- cursors ---
+
+
+def test_a_new_sink_starts_at_the_oldest_result_kept(ledger: Ledger, clock: ManualClock) -> None:
+    ledger.register(["files"])
+    ledger.commit([an_entry(n, created_at=iso_utc(NOW - timedelta(days=100 - n))) for n in range(10)])
+    ledger.advance("files", 10)
+    assert ledger.prune(NOW - timedelta(days=94.5)) == 6
+    ledger.register(["files", "mqtt"])
+    assert (ledger.depth("files"), ledger.depth("mqtt")) == (0, 4)
+    assert ledger.after(ledger.cursor("mqtt"))[0].sequence == 7
+    assert ledger.oldest_undelivered("mqtt") == NOW - timedelta(days=94)
+    assert ledger.oldest_undelivered("files") is None
+
+
+def test_cursors_survive_a_restart_and_never_go_back(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    ledger.register(["files", "mqtt"])
+    ledger.commit([an_entry(n) for n in range(5)])
+    ledger.advance("mqtt", 3)
+    with pytest.raises(ValueError, match="cannot move"):
+        ledger.advance("mqtt", 3)
+    with pytest.raises(ValueError, match="cannot move"):
+        ledger.advance("mqtt", 6)
+    ledger.close()
+    ledger = reopened(tmp_path)
+    ledger.register(["files", "mqtt"])
+    assert (ledger.cursor("files"), ledger.cursor("mqtt")) == (0, 3)
+    ledger.close()
+
+
+def test_a_cursor_is_written_along_with_the_next_commit(ledger: Ledger, tmp_path: Path) -> None:
+    def on_disk() -> int:
+        connection = sqlite3.connect(tmp_path / FILE)
+        found = connection.execute("SELECT cursor FROM sinks WHERE name = 'mqtt'").fetchone()[0]
+        connection.close()
+        return int(found)
+
+    ledger.register(["mqtt"])
+    ledger.commit([an_entry(1), an_entry(2)])
+    ledger.advance("mqtt", 1)
+    assert on_disk() == 0
+    ledger.commit([an_entry(3)])
+    assert on_disk() == 1
+    ledger.advance("mqtt", 2)
+    assert ledger.save_cursors()
+    assert on_disk() == 2
+
+
+def test_a_dead_letter_is_kept_with_its_reason_and_passed_over(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.register(["mqtt"])
+    stored = ledger.commit([an_entry(1), an_entry(2)])
+    ledger.bury("mqtt", stored[0], "too large")
+    assert ledger.cursor("mqtt") == 1
+    other = reopened(tmp_path)
+    (letter,) = other.dead("mqtt")
+    assert (letter.sequence, letter.reason, letter.body) == (1, "too large", stored[0].body)
+    assert letter.buried_at == iso_utc(NOW)
+    assert other.dead("files") == []
+    assert other.cursor("mqtt") == 1
+    other.close()
+
+
+# --- growing old ---
+
+
+def test_pruning_spares_what_a_configured_sink_has_still_to_deliver(ledger: Ledger) -> None:
+    ledger.register(["files", "mqtt"])
+    ledger.commit([an_entry(n) for n in range(10)])
+    ledger.advance("files", 10)
+    ledger.advance("mqtt", 4)
+    later = NOW + timedelta(days=365)
+    assert ledger.prune(later) == 4
+    ledger.register(["files"])  # mqtt was taken out of the configuration: it holds nothing back any more
+    assert ledger.prune(later) == 5
+    assert [one.sequence for one in ledger.after(0)] == [10], "the newest stays, so that no sequence comes twice"
+    assert ledger.prune(later) == 0
+
+
+def test_pruning_keeps_to_the_days_asked_for(ledger: Ledger) -> None:
+    ledger.register(["files"])
+    ledger.commit([an_entry(n, created_at=iso_utc(NOW - timedelta(days=n))) for n in (5, 4, 3, 2, 1)])
+    ledger.advance("files", 5)
+    assert ledger.prune(NOW - timedelta(days=3.5)) == 2
+    assert [one.sequence for one in ledger.after(0)] == [3, 4, 5]
+
+
+def test_pruning_goes_through_large_numbers(ledger: Ledger) -> None:
+    ledger.register(["files"])
+    ledger.commit([an_entry(n) for n in range(1203)])
+    ledger.advance("files", 1203)
+    assert ledger.prune(NOW + timedelta(days=1)) == 1202
+
+
+def test_keys_of_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    ledger = reopened(tmp_path)
+    ledger.commit([an_entry(n) for n in range(1200)])
+    ledger.commit([Entry(a_result(), b"another source's", "other")])
+    ledger.close()
+    ledger = reopened(tmp_path)
+    assert ledger.forget_seen("captures", lambda one: one == key(7)) == 1199
+    assert ledger.seen([key(7), key(8), b"another source's"]) == {key(7), b"another source's"}
+    ledger.close()
+
+
+def test_a_file_that_came_after_the_listing_is_not_forgotten(ledger: Ledger) -> None:
+    listing = {key(1)}
+    ledger.commit([an_entry(1), an_entry(2)])  # file 2 appears after the folder was listed, before the call
+    assert ledger.forget_seen("captures", listing.__contains__) == 0
+    assert ledger.seen([key(2)]) == {key(2)}
+    assert ledger.forget_seen("captures", {key(1), key(2)}.__contains__) == 0
+    assert ledger.forget_seen("captures", {key(1)}.__contains__) == 1
+
+
+# --- faults ---
+
+
+def test_a_full_disk_stores_nothing_of_a_commit_and_resumes_without_a_gap(tmp_path: Path, clock: ManualClock) -> None:
+    ledger = Ledger.open(tmp_path, clock, cap_bytes=200_000)
+    ledger.register(["mqtt"])
+    numbers = iter(range(100_000))
+    last = 0
+
+    def fill() -> None:
+        nonlocal last
+        while True:
+            last = ledger.commit([an_entry(next(numbers)) for _ in range(10)])[-1].sequence
+
+    with pytest.raises(RetryError, match=r"ledger\.sqlite3: the disk is full"):
+        fill()
+    assert ledger.last_sequence == last
+    assert len(ledger.after(0, limit=100_000)) == last
+    ledger.advance("mqtt", last - 1)  # a sink drains all the same
+    ledger.save_cursors()
+    assert ledger.prune(NOW + timedelta(days=1)) > 0
+    assert [one.sequence for one in ledger.commit([an_entry(next(numbers))])] == [last + 1]
+    ledger.close()
+
+
+def test_a_damaged_ledger_is_set_aside_and_work_goes_on(
+    tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = reopened(tmp_path)
+    first.commit([an_entry(n) for n in range(50)])
+    first.close()
+    file = tmp_path / FILE
+    damaged = bytearray(file.read_bytes())
+    damaged[4096:] = b"\xa5" * (len(damaged) - 4096)
+    file.write_bytes(damaged)
+    health = Health()
+    with caplog.at_level(logging.ERROR, "weldwatch"):
+        second = Ledger.open(tmp_path, clock, health)
+    assert "ledger_set_aside" in health.problems()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "set aside as ledger-damaged-20261122T102205000Z.sqlite3" in line
+    assert (tmp_path / "ledger-damaged-20261122T102205000Z.sqlite3").read_bytes() == damaged
+    assert second.ledger_id != first.ledger_id
+    assert [one.sequence for one in second.commit([an_entry(1)])] == [1]
+    second.close()
+
+
+def test_a_file_that_is_no_database_is_set_aside(tmp_path: Path, clock: ManualClock) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database, by any means " * 100)
+    Ledger.open(tmp_path, clock).close()
+    assert len(list(tmp_path.glob("ledger-damaged-*.sqlite3"))) == 1
+
+
+def test_damage_met_at_work_stops_the_agent_and_the_next_start_sets_the_file_aside(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    ledger = Ledger.open(tmp_path, clock)
+    ledger.register(["mqtt"])
+    ledger.commit([an_entry(n) for n in range(2000)])
+    ledger.close()
+    ledger = Ledger.open(tmp_path, clock)
+    with (tmp_path / FILE).open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(8192)
+        file.write(b"\x00" * (size - 8192))
+    with pytest.raises(FatalError, match="a restart sets it aside"):
+        ledger.after(0, limit=2000)
+    ledger.close()
+    health = Health()
+    Ledger.open(tmp_path, clock, health).close()
+    assert "ledger_set_aside" in health.problems()
+
+
+def test_a_newer_schema_is_refused_and_not_touched(tmp_path: Path, clock: ManualClock) -> None:
+    Ledger.open(tmp_path, clock).close()
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(UsageError, match="newer weldwatch"):
+        Ledger.open(tmp_path, clock)
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_somebody_elses_database_is_refused(tmp_path: Path, clock: ManualClock) -> None:
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    with pytest.raises(UsageError, match="not a ledger of weldwatch"):
+        Ledger.open(tmp_path, clock)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, clock: ManualClock) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="state folder cannot be made"):
+        Ledger.open(tmp_path / "file" / "state", clock)
+
+
+def test_the_reserve_is_held_given_up_for_burying_and_taken_back(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger.open(tmp_path, clock)
+    ledger.register(["mqtt"])
+    reserve = tmp_path / "ledger.reserve"
+    assert reserve.stat().st_blocks * 512 >= 1 << 20
+    stored = ledger.commit([an_entry(1)])
+    full = sqlite3.OperationalError("database or disk is full")
+    real = ledger._access.writing
+    tries = iter([full])
+
+    def writing(**options: bool) -> object:
+        for error in tries:
+            raise RetryError(str(error))
+        return real(**options)
+
+    monkeypatch.setattr(ledger._access, "writing", writing)
+    ledger.bury("mqtt", stored[0], "too large")
+    assert not reserve.exists()
+    assert [letter.reason for letter in ledger.dead()] == ["too large"]
+    ledger.commit([an_entry(2)])
+    assert reserve.exists()
+    ledger.close()
