@@ -70,7 +70,7 @@ def plan(recordings: int, frames: int, *, seed: int = 0, split: str = "train", o
     rng = np.random.default_rng(np.random.SeedSequence([seed, 7, offset]))
     deck: list[int] = []
     parts: list[Part] = []
-    clock = datetime(2017, 8, 14, 9, 12, 5) + timedelta(days=40 * offset)
+    clock = datetime(2017, 8, 14, 9, 12, 5) + timedelta(days=2 * offset)
     for number in range(offset, offset + recordings):
         clock += timedelta(minutes=float(rng.uniform(4, 90)), seconds=float(rng.uniform(0, 60)))
         if clock.hour >= 17:

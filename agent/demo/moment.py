@@ -48,7 +48,7 @@ def moment(recording: Recording, kind: int, index: int) -> Moment:
     seed, bead = recording.seed, recording.bead
     slow = [Wave(70, 400, seed, 50 + n).at(index) for n in range(5)]
     quick = [Wave(7, 40, seed, 60 + n).at(index) for n in range(2)]
-    jitter = generator(seed, 70, kind, index).standard_normal(2)
+    jitter = generator(seed, 70, index).standard_normal()
     severity = _severity(seed, kind, index)
     side = 1.0 if generator(seed, 71, kind).random() < 0.5 else -1.0
     width = bead.half_width * (1 + 0.07 * slow[0] + 0.015 * quick[0])
@@ -71,7 +71,7 @@ def moment(recording: Recording, kind: int, index: int) -> Moment:
         side=side,
         travel=recording.speed * index,
         brightness=1 + 0.06 * slow[3],
-        flicker=float(1 + recording.light.flicker * (0.6 * quick[0] + jitter[0])),
+        flicker=float(1 + recording.light.flicker * (0.6 * quick[0] + jitter)),
         half_width=width,
         lead=bead.lead + 6 * slow[1] + 2 * quick[1],
         pool_length=length,

@@ -40,9 +40,9 @@ def test_the_same_arguments_give_the_same_bytes_in_another_process() -> None:
 
 
 def test_frames_of_a_recording_drift_and_recordings_differ() -> None:
-    within = [difference(small(seed, 0, 40), small(seed, 0, 41)) for seed in range(6)]
-    later = [difference(small(seed, 0, 40), small(seed, 0, 140)) for seed in range(6)]
-    between = [difference(small(seed, 0, 40), small(seed + 1, 0, 40)) for seed in range(6)]
+    within = [difference(small(seed, 0, 40), small(seed, 0, 41)) for seed in range(4)]
+    later = [difference(small(seed, 0, 40), small(seed, 0, 140)) for seed in range(4)]
+    between = [difference(small(seed, 0, 40), small(seed + 1, 0, 40)) for seed in range(4)]
     assert np.mean(within) < np.mean(later) < np.mean(between)
     assert max(within) < min(between)
     assert min(within) > 0
@@ -59,16 +59,16 @@ def test_a_smaller_size_shows_the_same_scene() -> None:
 
 @pytest.mark.parametrize("kind", range(1, len(scene.KINDS)))
 def test_each_kind_of_defect_departs_from_the_good_weld_where_the_weld_is(kind: int) -> None:
-    for seed in range(4):
+    for seed in range(3):
         good, bad = small(seed, 0, 25), small(seed, kind, 25)
         noise = scene.recording(seed).camera.noise
         assert difference(good, bad) > 0.5 + noise * 1.2
         rows = good.shape[0] // 10
-        assert difference(good[:rows], bad[:rows]) < 1 + noise * 1.5  # the torch is the same
+        assert difference(good[:rows], bad[:rows]) < 0.5 + noise * 1.5  # the torch is the same
 
 
 def test_brightness_does_not_give_the_kind_away() -> None:
-    means = np.array([[small(seed, kind, 30, (100, 122)).mean() for kind in range(6)] for seed in range(12)])
+    means = np.array([[small(seed, kind, 30, (100, 122)).mean() for kind in range(6)] for seed in range(8)])
     spread = means[:, 0].std()
     assert np.all(np.abs(means.mean(0) - means[:, 0].mean()) < 0.6 * spread)
 
@@ -84,7 +84,7 @@ def test_wrong_arguments_are_refused(kind: int, size: tuple[int, int]) -> None:
 
 
 def test_the_torch_is_dark_above_and_the_electrode_is_bright() -> None:
-    for seed in range(8):
+    for seed in range(5):
         camera = scene.recording(seed).camera
         frame = small(seed)
         x = camera.tip_x / scene.SIZE[0] * SMALL[0]
