@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from agent import __version__
+from agent import __version__, memory
 from agent.clock import Clock, SystemClock, iso_utc
 from agent.config import AgentConfig
 from agent.delivery.json_files import JsonFiles
@@ -71,12 +71,14 @@ class Agent:
         Raises ``UsageError`` for what the user must change before it can start.
         """
         config = self._config
+        memory.few_arenas()
         state = Path(config.state)
         make_folder(state, "state")
         make_folder(Path(config.results.directory), "results.directory")
         with contextlib.ExitStack() as closing:
             closing.enter_context(only_one(state, config.station.name, self._clock))
             self._loaded = load(config.bundle.initial)
+            memory.give_back()
             self._announce(self._loaded)
             self._ledger = Ledger.open(state, self._clock, self.health)
             closing.callback(self._ledger.close)

@@ -8,6 +8,7 @@ Invariants
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ class OnnxModel:
             raise BundleError(f"{archive.path}: no variant {self.variant!r}; it has {known}")
         entry = self.manifest.variants[self.variant].file
         self._where = f"{archive.path}: {entry}"
-        self._session = _session(archive.read(entry), self._where)
+        self._session = _session(archive, entry, self._where)
         self._output = self._check_signature()
         self.decision: Decision = self.manifest.decision_of(self.variant)
         self.facts = ModelFacts(
@@ -47,7 +48,7 @@ class OnnxModel:
         )
 
     def judge(self, picture: Picture) -> Judgement:
-        """Preprocess and run the model on one picture. ``ImageError`` ``inference_failed`` when the runtime gives up."""
+        """Preprocess and run the model on one picture. ``ImageError`` (``inference_failed``) if the runtime fails."""
         started = time.perf_counter()
         array = to_input(to_gray(picture, self.manifest.preprocessing))
         prepared = time.perf_counter()
@@ -84,7 +85,7 @@ class OnnxModel:
         return name
 
 
-def _session(model: bytes, where: str) -> onnxruntime.InferenceSession:
+def _session(archive: Archive, entry: str, where: str) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -92,11 +93,20 @@ def _session(model: bytes, where: str) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: they are raised as well, in one line
+    # A session made from bytes keeps them for life. The very bytes that were checked go through a file in memory that
+    # nobody else can reach, and are gone once it is loaded.
+    handle = os.memfd_create("weldwatch-model", os.MFD_CLOEXEC)
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with os.fdopen(os.dup(handle), "wb") as file:
+            file.write(archive.read(entry))
+        return onnxruntime.InferenceSession(f"/proc/self/fd/{handle}", options, providers=["CPUExecutionProvider"])
+    except BundleError:
+        raise
     except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base but Exception
         reason = " ".join(str(error).split())[:300]
         raise BundleError(f"{where}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from None
+    finally:
+        os.close(handle)
 
 
 def self_test(archive: Archive, model: OnnxModel) -> float:
