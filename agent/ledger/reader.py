@@ -1,6 +1,9 @@
 """Looking at a ledger from a command line, also without write access, and with the agent running or not.
 
-Invariants: nothing is ever written, not even a lock that the agent could meet; what is read is consistent.
+Invariants
+- Nothing is ever written: no lock that the agent could meet, and no file of SQLite's own (left behind by root, it would
+  keep the agent out).
+- With the agent running, every call sees what is committed by then.
 """
 
 from __future__ import annotations
@@ -39,13 +42,26 @@ class Reader:
         self._path = folder / database.FILE
         if not self._path.is_file():
             raise UsageError(f"{self._path}: no ledger here; has an agent run with this state folder?")
+        self._immutable = False
         self._connection = self._connect()
         self.ledger_id = database.ledger_id(self._connection)
 
+    def _wal(self) -> Path:
+        return self._path.with_name(self._path.name + "-wal")
+
+    def _fresh(self) -> sqlite3.Connection:
+        """The connection; a new one when an agent has started since."""
+        if self._immutable and self._wal().exists():
+            self._connection.close()
+            self._connection = self._connect()
+        return self._connection
+
     def _connect(self) -> sqlite3.Connection:
         error: Exception | None = None
-        # A read-only mount, or a folder of somebody else's after a clean stop: SQLite opens it only as immutable.
-        for mode in ("mode=ro", "mode=ro&immutable=1"):
+        # Without a WAL nobody writes, and SQLite would make one; on a read-only mount it reads only as immutable.
+        modes = ["mode=ro", "mode=ro&immutable=1"]
+        for mode in modes if self._wal().exists() else modes[1:]:
+            self._immutable = "immutable" in mode
             connection = sqlite3.connect(f"file:{quote(str(self._path))}?{mode}", uri=True, isolation_level=None)
             try:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -85,25 +101,26 @@ class Reader:
         query = f"SELECT {columns} FROM results WHERE {' AND '.join(wanted)} ORDER BY sequence"  # noqa: S608  # our own words
         if newest is not None:
             query = f"SELECT * FROM ({query} DESC LIMIT {int(newest)}) ORDER BY sequence"  # noqa: S608  # a number
-        with closing(self._connection.execute(query, values)) as rows:
+        with closing(self._fresh().execute(query, values)) as rows:
             while chunk := rows.fetchmany(_AT_ONCE):
                 yield from (Stored(*row) for row in chunk)
 
     def sinks(self) -> list[SinkState]:
         """Every sink the ledger knows."""
-        last = self._connection.execute("SELECT max(sequence) FROM results").fetchone()[0] or 0
+        connection = self._fresh()
+        last = connection.execute("SELECT max(sequence) FROM results").fetchone()[0] or 0
         states = []
-        for name, cursor, active in self._connection.execute("SELECT name, cursor, active FROM sinks").fetchall():
-            oldest = self._connection.execute(
+        for name, cursor, active in connection.execute("SELECT name, cursor, active FROM sinks").fetchall():
+            oldest = connection.execute(
                 "SELECT created_at FROM results WHERE sequence > ? ORDER BY sequence LIMIT 1", (cursor,)
             ).fetchone()
-            dead = self._connection.execute("SELECT count(*) FROM dead WHERE sink = ?", (name,)).fetchone()[0]
+            dead = connection.execute("SELECT count(*) FROM dead WHERE sink = ?", (name,)).fetchone()[0]
             states.append(SinkState(name, bool(active), cursor, max(0, last - cursor), oldest and oldest[0], dead))
         return states
 
     def dead(self) -> list[DeadLetter]:
         """All dead letters, oldest first."""
-        rows = self._connection.execute(
+        rows = self._fresh().execute(
             "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead ORDER BY sequence, sink"
         )
         return [DeadLetter(*row) for row in rows.fetchall()]
