@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,20 @@ def test_frames_of_a_recording_drift_and_recordings_differ() -> None:
     assert np.mean(within) < np.mean(later) < np.mean(between)
     assert max(within) < min(between)
     assert min(within) > 0
+
+
+def test_the_plate_slides_down_by_the_travelling_speed() -> None:
+    for seed in (1, 4, 9):
+        plain = scene.recording(seed)
+        camera = replace(plain.camera, noise=0.0, scale=1.0)
+        drawn = replace(plain, speed=4.0, camera=camera, plate=replace(plain.plate, contrast=0.2, strokes=2500))
+        first, second = (scene.render(drawn, 0, index, (400, 487)).astype(float) for index in (30, 45))
+        moved = 30  # 15 frames of 4 units, at half size
+        edges = np.r_[0:50, 350:400]
+        grain = np.diff(first[300:400, edges], axis=0).ravel()
+        there = np.corrcoef(grain, np.diff(second[300 + moved : 400 + moved, edges], axis=0).ravel())[0, 1]
+        here = np.corrcoef(grain, np.diff(second[300:400, edges], axis=0).ravel())[0, 1]
+        assert there > here + 0.3
 
 
 def test_a_smaller_size_shows_the_same_scene() -> None:
