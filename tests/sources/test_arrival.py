@@ -74,9 +74,9 @@ def test_a_growing_file_is_never_taken_half(bench, encode):
     data = encode(size=(200, 200), mode="RGB")
     running = bench.watch(settle_s=0.1, incomplete_s=20.0)
     with (bench.captures / "slow.png").open("wb", buffering=0) as file:
-        for start in range(0, len(data), len(data) // 4):
-            file.write(data[start : start + len(data) // 4])
-            running.until(lambda: running.health.counters().get("files_incomplete", 0) > 0 or start > len(data) // 2)
+        for looked, start in enumerate(range(0, len(data), len(data) // 3)):
+            running.until(lambda looked=looked: running.health.counters().get("files_incomplete", 0) >= looked)
+            file.write(data[start : start + len(data) // 3])
     (frame,) = running.until_frames(1)
     assert frame.problem is None
     assert frame.sha256 == hashlib.sha256(data).hexdigest()
@@ -232,7 +232,9 @@ def write_in_chunks(folder: Path, files: int, pause: float, data: dict[str, byte
 )
 def test_slow_writers_never_show_a_half_image(bench, encode, files, pause):
     """Pauses both shorter and (for the 500) longer than ``settle_s``."""
-    data = {f"{number}.png": encode(level=number % 200, size=(64, 48 + number % 40), mode="L") for number in range(files)}
+    data = {
+        f"{number}.png": encode(level=number % 200, size=(64, 48 + number % 40), mode="L") for number in range(files)
+    }
     running = bench.watch(settle_s=0.1, incomplete_s=20.0)
     for writer in write_in_chunks(bench.captures, files, pause, data):
         writer.join()
