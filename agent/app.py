@@ -71,7 +71,7 @@ class Agent:
         Raises ``UsageError`` for what the user must change before it can start.
         """
         config = self._config
-        memory.few_arenas()
+        memory.frugal()
         state = Path(config.state)
         make_folder(state, "state")
         make_folder(Path(config.results.directory), "results.directory")

@@ -81,7 +81,7 @@ def inspect(frame: Frame, model: Model, station: Station | None, clock: Clock) -
 class Intake:
     """The one bounded queue between sources and the inspector. Its size is the station's backpressure."""
 
-    def __init__(self, size: int = 8) -> None:
+    def __init__(self, size: int = 4) -> None:
         self._queue: queue.Queue[Frame | None] = queue.Queue(size)
         self._open = threading.Event()
         self._open.set()

@@ -8,12 +8,17 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-_M_ARENA_MAX = -8  # mallopt's number for it in malloc.h
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # mallopt's numbers for them in malloc.h
 
 
-def few_arenas(most: int = 2) -> None:
-    """Share allocator arenas between threads: each one of its own would keep what its thread once needed."""
-    _call("mallopt", _M_ARENA_MAX, most)
+def frugal() -> None:
+    """Call once, before threads start.
+
+    Threads share two arenas, for each of its own would keep what its thread once needed; and whatever is as large as a
+    picture goes back to the system the moment it is freed, at the price of fresh pages for the next one.
+    """
+    _call("mallopt", _M_ARENA_MAX, 2)
+    _call("mallopt", _M_MMAP_THRESHOLD, 128 * 1024)
 
 
 def give_back() -> None:

@@ -75,6 +75,7 @@ def test_with_the_broker_away_the_station_inspects_and_delivers_later(tmp_path: 
             heard = listener.until(lambda results: len({one["result_id"] for one in results}) == 20)
     assert list(dict.fromkeys(one["sequence"] for one in heard)) == list(range(1, 21))
 
+
 def test_once_waits_for_the_broker_and_says_what_stays_behind(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path / "broker")
     station = Station(tmp_path / "station", mqtt={"host": broker.host, "port": broker.port})
