@@ -116,7 +116,7 @@ def test_alpha_is_dropped_and_not_blended():
 @pytest.mark.parametrize("turn", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_the_picture_is_upright(form, turn):
-    """The EXIF orientations 1 to 8: however the camera was mounted, the bright corner is top left, the dark one right."""
+    """The EXIF orientations 1 to 8: however the camera hung, the bright corner is top left, the dark one top right."""
     upright = np.full((16, 32), 120, np.uint8)
     upright[:8, :8], upright[:8, 24:] = 255, 0
     undo = {1: [], 2: ["lr"], 3: ["180"], 4: ["ud"], 5: ["t"], 6: ["90"], 7: ["t", "180"], 8: ["270"]}[turn]

@@ -48,7 +48,7 @@ _log = log("sources")
 
 SLICE = 32  #: files read between two looks at the events
 BATCH = 500  #: keys asked of the ledger at once
-WINDOW = 50_000  #: files in waiting; more stay where they are until there is room
+WINDOW = 20_000  #: files in waiting; more stay where they are until there is room
 STOP_S = 0.2  #: how long a wait may keep ``stop`` waiting
 MISSING_S = 1.0  #: how often a missing folder is looked for
 SCAN_SHARE = 10  #: a scan may take a tenth of the time, however many files lie there
