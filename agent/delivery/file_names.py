@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from pathlib import Path
 from agent.clock import compact_utc, parse_iso
 
 MAX_STEM_BYTES = 180
+_CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  #: control characters, lone surrogates, line and paragraph separators
+#: Marks that turn the direction of writing, so that a name reads as another one than it is.
+_TURNS_AROUND = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _UNDECODABLE = re.compile(r"\\x([0-9a-f]{2})")
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
 
@@ -39,7 +43,7 @@ def _stem(name: str) -> str:
 
 
 def _escape(c: str) -> str:
-    if ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0 or 0xD800 <= ord(c) < 0xE000 or c in "\u2028\u2029\0":
+    if unicodedata.category(c) in _CONTROLS or c in _TURNS_AROUND:
         return "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
     return c
 

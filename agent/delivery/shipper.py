@@ -91,8 +91,6 @@ class Shipper:
             else:
                 if went == 0 and self._stopping.is_set() and self.drained():
                     return
-                if went:
-                    self._recovered()
                 if 0 < went < self._sink.pace.batch:
                     self._keep_pace(started)
 
@@ -108,10 +106,12 @@ class Shipper:
         try:
             accepted = self._sink.deliver(batch)
         except RejectError as error:
+            self._recovered()
             self._bury(batch[0], str(error))
             return 1
         if accepted == 0:
             raise RetryError("took nothing and gave no reason")
+        self._recovered()
         self._ledger.advance(name, batch[accepted - 1].sequence)
         self._health.count(f"{name}_delivered", accepted)
         self._tell_moved()

@@ -1,0 +1,285 @@
+"""Results on disk: one file and one line each, whole or not at all, whatever happens in between."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.config import ResultsConfig
+from agent.delivery import file_names
+from agent.delivery.json_files import JsonFiles
+from agent.errors import RejectError, RetryError
+from agent.ports import Stored
+from tests.support.results import CREATED, stored
+
+DAY = "2026-11-22"
+NAME = "A17_20261122T102205141Z"
+
+
+def sink(folder: Path, **changes: Any) -> JsonFiles:
+    return JsonFiles(ResultsConfig(directory=str(folder), **changes))
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Name to result id of everything that a program looking for results would see."""
+    return {
+        str(path.relative_to(folder)): json.loads(path.read_bytes())["result_id"]
+        for path in sorted(folder.glob("*/*"))
+        if not path.name.startswith(".")
+    }
+
+
+def lines(folder: Path, day: str = DAY) -> list[str]:
+    text = (folder / f"{day}.jsonl").read_bytes()
+    assert text == b"" or text.endswith(b"\n")
+    return [json.loads(line)["result_id"] for line in text.splitlines()]
+
+
+def ids(results: Sequence[Stored]) -> list[str]:
+    return [one.result_id for one in results]
+
+
+def test_each_result_is_a_file_and_a_line(tmp_path: Path) -> None:
+    batch = [stored(1, "s/A17.png"), stored(2, "B\\xff.png"), stored(3, "C.png", "2026-11-23T00:00:00.000Z")]
+    assert sink(tmp_path / "results").deliver(batch) == 3
+    folder = tmp_path / "results"
+    assert files(folder) == {
+        f"{DAY}/{NAME}.json": batch[0].result_id,
+        f"{DAY}/B%FF_20261122T102205141Z.json": batch[1].result_id,
+        "2026-11-23/C_20261123T000000000Z.json": batch[2].result_id,
+    }
+    assert lines(folder) == ids(batch[:2])
+    assert lines(folder, "2026-11-23") == ids(batch[2:])
+    assert (folder / DAY / f"{NAME}.json").read_bytes() == batch[0].body + b"\n"
+
+
+@pytest.mark.parametrize(("per_image", "daily_log"), [(True, False), (False, True)])
+def test_either_can_be_switched_off(tmp_path: Path, per_image: bool, daily_log: bool) -> None:
+    assert sink(tmp_path, per_image=per_image, daily_log=daily_log).deliver([stored(1)]) == 1
+    assert (len(files(tmp_path)), (tmp_path / f"{DAY}.jsonl").exists()) == (per_image, daily_log)
+
+
+def test_a_taken_name_gets_a_suffix_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / DAY).mkdir()
+    (tmp_path / DAY / f"{NAME}.json").write_text('{"result_id": "somebody else\'s"}')
+    (tmp_path / DAY / f"{NAME}_1.json").mkdir()
+    batch = [stored(1), stored(2)]
+    sink(tmp_path).deliver(batch)
+    (tmp_path / DAY / f"{NAME}_1.json").rmdir()
+    assert files(tmp_path) == {
+        f"{DAY}/{NAME}.json": "somebody else's",
+        f"{DAY}/{NAME}_2.json": batch[0].result_id,
+        f"{DAY}/{NAME}_3.json": batch[1].result_id,
+    }
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing of ours runs after it."""
+
+
+@given(
+    kills=st.lists(st.integers(0, 60), max_size=6),
+    batches=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    names=st.lists(st.sampled_from(["A.png", "B.png"]), min_size=20, max_size=20),
+    lost_cursor=st.integers(0, 20),
+)
+@settings(max_examples=40)
+def test_one_file_and_one_line_each_however_often_it_is_killed(
+    tmp_path_factory: pytest.TempPathFactory, kills: list[int], batches: list[int], names: list[str], lost_cursor: int
+) -> None:
+    """Killed before any call into the operating system; the cursor may be lost as well, back to any place."""
+    folder = tmp_path_factory.mktemp("results")
+    all_of_them = [stored(n + 1, names[n]) for n in range(sum(batches))]
+    cursor, planned = 0, iter(kills)
+    with pytest.MonkeyPatch.context() as patch:
+        countdown = _kill_at(patch)
+        while cursor < len(all_of_them):
+            countdown[0] = next(planned, 10**9)
+            try:
+                agent = sink(folder)
+                while cursor < len(all_of_them):
+                    cursor += agent.deliver(all_of_them[cursor : cursor + batches[cursor % len(batches)]])
+            except Killed:
+                cursor = min(cursor, lost_cursor)
+    assert Counter(files(folder).values()) == Counter(ids(all_of_them))
+    assert lines(folder) == ids(all_of_them)
+    assert not list(folder.glob("*/.*")), "no temporary file is left"
+
+
+def _kill_at(patch: pytest.MonkeyPatch) -> list[int]:
+    """The process dies at the n-th call that changes the disk (an append may be half done by then)."""
+    countdown = [10**9]
+
+    def deadly(real: Any, *, torn: bool = False) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            countdown[0] -= 1
+            if countdown[0] == 0:
+                if torn:
+                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+                raise Killed
+            if countdown[0] < 0:
+                raise Killed  # a dead process does nothing more: no clean-up either
+            return real(*arguments, **named)
+
+        return call
+
+    patch.setattr(file_names.os, "write", deadly(os.write, torn=True))
+    for name in ("link", "fsync", "ftruncate"):
+        patch.setattr(file_names.os, name, deadly(getattr(os, name)))
+    for name in ("unlink", "mkdir"):
+        patch.setattr(Path, name, deadly(getattr(Path, name)))
+    return countdown
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"schema": "weldwatch.result/1", "result_id": "0193', b"\x00" * 200])
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+    batch = [stored(n) for n in range(1, 4)]
+    sink(tmp_path).deliver(batch[:2])
+    with (tmp_path / f"{DAY}.jsonl").open("ab") as log:
+        log.write(torn)
+    sink(tmp_path).deliver(batch[2:])
+    assert lines(tmp_path) == ids(batch)
+
+
+def test_a_whole_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
+    batch = [stored(n) for n in range(1, 4)]
+    sink(tmp_path).deliver(batch[:2])
+    log = tmp_path / f"{DAY}.jsonl"
+    log.write_bytes(log.read_bytes().rstrip(b"\n"))  # as an editor leaves it
+    sink(tmp_path).deliver(batch[1:])
+    assert lines(tmp_path) == ids(batch)
+
+
+def test_a_log_changed_or_removed_by_somebody_is_looked_at_again(tmp_path: Path) -> None:
+    batch = [stored(n) for n in range(1, 6)]
+    agent, log = sink(tmp_path), tmp_path / f"{DAY}.jsonl"
+    agent.deliver(batch[:2])
+    with log.open("ab") as file:
+        file.write(b"a technician's remark\n")
+    agent.deliver(batch[1:4])
+    assert [line[:1] for line in log.read_bytes().splitlines()] == [b"{", b"{", b"a", b"{", b"{"]
+    log.unlink()
+    agent.deliver(batch[4:])
+    assert lines(tmp_path) == ids(batch[4:])
+
+
+def test_another_ledger_counts_for_itself(tmp_path: Path) -> None:
+    old, new = [stored(n, ledger_id="old") for n in (7, 8)], [stored(n, ledger_id="new") for n in (1, 2)]
+    sink(tmp_path).deliver(old)
+    sink(tmp_path).deliver(new)
+    sink(tmp_path).deliver(old[1:])  # the old one was brought back
+    assert lines(tmp_path) == ids([*old, *new])
+
+
+def test_a_full_disk_shows_no_half_file_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [stored(n, f"{n}.png") for n in range(1, 9)]
+    agent, real, room = sink(tmp_path), os.write, [0]
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if room[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = real(descriptor, data[: room[0]])
+        room[0] -= taken
+        return taken
+
+    monkeypatch.setattr(file_names.os, "write", write)
+    with pytest.raises(RetryError, match="the disk is full"):
+        agent.deliver(batch)
+    assert files(tmp_path) == {}
+    size = len(batch[0].body) + 1
+    room[0] = int(2.5 * size)
+    with pytest.raises(RetryError):
+        agent.deliver(batch)  # two files, and no space for their lines
+    assert (len(files(tmp_path)), lines(tmp_path)) == (2, [])
+    room[0] = int(8.5 * size)
+    with pytest.raises(RetryError):
+        agent.deliver(batch)  # all files, and the first line breaks off
+    assert (len(files(tmp_path)), lines(tmp_path)) == (8, [])
+    room[0] = 10**9
+    assert agent.deliver(batch) == 8
+    assert list(files(tmp_path).values()) == lines(tmp_path) == ids(batch)
+    assert all(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_serves_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(file_names.os, "link", link)
+    batch = [stored(1), stored(2)]
+    assert sink(tmp_path).deliver(batch) == 2
+    assert sink(tmp_path).deliver(batch) == 2
+    assert Counter(files(tmp_path).values()) == Counter(ids(batch))
+
+
+def test_a_name_that_the_file_system_never_takes_is_rejected_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(_: object, final: Path) -> None:
+        raise OSError(errno.ENAMETOOLONG, "File name too long", str(final))
+
+    monkeypatch.setattr(file_names.os, "link", link)
+    with pytest.raises(RejectError, match=r"A17_2026.*does not take this name"):
+        sink(tmp_path).deliver([stored(1)])
+
+
+def test_a_results_folder_in_the_way_is_one_line_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file where the folder should be")
+    with pytest.raises(RetryError, match="check the results folder"):
+        sink(tmp_path / "results").deliver([stored(1)])
+
+
+def test_old_days_are_removed_but_nothing_undelivered_or_foreign(tmp_path: Path) -> None:
+    days = [f"2026-11-{day:02d}" for day in range(10, 20)]
+    agent = sink(tmp_path)
+    agent.deliver([stored(n, created_at=f"{day}T10:00:00.000Z") for n, day in enumerate(days, 1)])
+    (tmp_path / days[0] / "notes.txt").write_text("a technician's")
+    (tmp_path / "2026-archive").mkdir()
+    keep_from = datetime(2026, 11, 15, 12, tzinfo=timezone.utc)
+    assert agent.prune(keep_from, undelivered_since=datetime(2026, 11, 13, 1, tzinfo=timezone.utc), limit=4) == 4
+    assert agent.prune(keep_from, undelivered_since=datetime(2026, 11, 13, 1, tzinfo=timezone.utc)) == 2
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [f"{day}.jsonl" for day in days[3:]]
+    assert agent.prune(keep_from) == 4
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [days[0], *days[5:], "2026-archive"]
+    assert [path.name for path in (tmp_path / days[0]).iterdir()] == ["notes.txt"]
+
+
+def test_a_batch_shares_the_syncs_of_folder_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = sink(tmp_path)
+    agent.deliver([stored(1)])
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(file_names.os, "fsync", fsync)
+    batch = [stored(n, f"{n}.png") for n in range(2, 12)]
+    agent.deliver(batch)
+    assert len(synced) == len(batch) + 2
+    assert synced[-2:] == [str(tmp_path / DAY), str(tmp_path / f"{DAY}.jsonl")]
+    assert synced[0].endswith(f".{batch[0].result_id}.tmp")
+
+
+def test_lines_are_the_results_byte_for_byte(tmp_path: Path) -> None:
+    batch = [stored(n, "Ü\u2028.png", pad=n) for n in range(1, 5)]
+    sink(tmp_path).deliver(batch)
+    assert (tmp_path / f"{DAY}.jsonl").read_bytes() == b"".join(one.body + b"\n" for one in batch)
+    assert msgspec.json.decode(batch[0].body)["created_at"] == CREATED
