@@ -1,6 +1,6 @@
 """One log line a file that needs one, and no flood of them.
 
-Invariants: a path is named once; after ``LIMIT`` paths one last line says that further ones are only counted.
+Invariants: a path is named once; after ``LIMIT`` paths one last line says that further ones are not named.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Notes:
             return
         self._said.add(path)
         if len(self._said) > LIMIT:
-            _log.warning("source %s: %d files were warned of; further ones are only counted", self._source, LIMIT)
+            _log.warning("source %s: %d files were warned of; further ones are not named", self._source, LIMIT)
             return
         _log.warning("source %s: %s: %s", self._source, readable_name(path), what)
 
     def odd(self, path: bytes, facts: os.stat_result) -> None:
         """An entry under an image's name that is no regular file: said and counted, once."""
-        if path not in self._said:
+        if path not in self._said and len(self._said) <= LIMIT:
             self._health.count("odd_entries")
         self.once(path, _KINDS.get(stat.S_IFMT(facts.st_mode), "not a regular file, not opened"))
