@@ -17,7 +17,7 @@ from agent.clock import ManualClock, SystemClock
 from agent.frame import Frame
 from agent.health import Health
 from agent.sources import folder as folder_module
-from agent.sources import linux, watch
+from agent.sources import linux, notes, presence, watch
 from agent.sources.presence import FORGET_S, Presence
 from agent.sources.settling import Signature
 
@@ -306,3 +306,29 @@ def test_where_files_are_archived_an_empty_folder_is_the_rule(bench):
     for _ in range(3):
         forgetting.scan()
     assert not bench.ledger.keys
+
+
+def test_the_ledger_of_a_running_source_stays_small(bench, png, monkeypatch):
+    monkeypatch.setattr(presence, "FORGET_S", 0.2)
+    for number in range(10):
+        aged(bench.captures / f"{number}.png", png)
+    running = bench.watch(rescan_s=0.1)
+    running.until_frames(10)
+    for number in range(9):
+        (bench.captures / f"{number}.png").unlink()
+    running.until(lambda: len(bench.ledger.keys) == 1)
+    (bench.captures / "9.png").touch()  # another modification time: a new frame
+    running.until_frames(11)
+
+
+def test_a_flood_of_odd_entries_is_no_flood_of_lines(bench, png, monkeypatch, caplog):
+    monkeypatch.setattr(notes, "LIMIT", 5)
+    for number in range(50):
+        os.mkfifo(bench.captures / f"{number}.png")
+    aged(bench.captures / "last.png", png)
+    running = bench.watch(rescan_s=0.1)
+    running.until_frames(1)
+    (bench.captures / "next.png").write_bytes(png)
+    running.until_frames(2)
+    assert len([line for line in lines_of(caplog, logging.WARNING) if "FIFO" in line]) == 5
+    assert running.health.counters()["odd_entries"] == 6
