@@ -1,4 +1,5 @@
-"""What a weld camera really shows, drawn anew for every frame and epoch: light, focus, noise and where the camera stands.
+"""What a weld camera really shows, drawn anew for every frame and epoch: light, focus, noise and where the camera
+stands.
 
 Invariants: a function of (frames, seed) and nothing else, so a resumed training sees the frames that an undisturbed one
 would have seen; gray levels stay in 0…1; labels are untouched, so nothing here may hide or make a defect.
@@ -12,7 +13,9 @@ from training.recipe import Augment
 
 
 def augment(frames: Any, seed: Any, recipe: Augment) -> Any:
-    """`frames` float32 [b, h, w, 1] in 0…1 and `seed` int32 [2] to as many altered ones. To be called in a tf.function."""
+    """`frames` float32 [b, h, w, 1] in 0…1 and `seed` int32 [2] to as many altered ones. To be called in a
+    tf.function.
+    """
     import tensorflow as tf
 
     batch = tf.shape(frames)[0]

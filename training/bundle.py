@@ -3,8 +3,9 @@
 temperature (validation) ─▶ ONNX variants ─▶ parity ─▶ threshold of each variant (validation) ─▶ figures (test)
                          ─▶ golden images ─▶ report ─▶ archive ─▶ the agent's own self-test
 
-Invariants: every probability behind a threshold or a figure comes from the agent's session on the very bytes that go into
-the bundle; test frames choose nothing; golden images lie so far from every limit that no machine's rounding flips them.
+Invariants: every probability behind a threshold or a figure comes from the agent's session on the very bytes that go
+into the bundle; test frames choose nothing; golden images lie so far from every limit that no machine's rounding
+flips them.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def export(model: Any, val: Frames, recipe: Recipe) -> tuple[dict[str, bytes], f
     """The recipe's ONNX variants by name, and the temperature in them, fitted on validation frames."""
     temperature = statistics.fit_temperature(margins(model, val.gray), val.bad)
     fp32 = to_onnx(model, temperature)
-    variants = {}
+    variants: dict[str, bytes] = {}
     for name in recipe.export.variants:
         variants[name] = fp32 if name == "fp32" else to_int8(fp32, _calibration(val, recipe))
     return variants, temperature
@@ -137,7 +138,7 @@ def _draft(
         name=recipe.name, version=recipe.version, created_at="", labels=recipe.labels,
         variants={name: Variant(file=f"model/{name}.onnx") for name in files},
         preprocessing=data.index.preprocessing, decision=DecisionRule(good=[0], threshold=0.5),
-        golden=[Golden(image="golden/draft.png", outputs={name: even for name in files})], training=facts, files={},
+        golden=[Golden(image="golden/draft.png", outputs=dict.fromkeys(files, even))], training=facts, files={},
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "draft.pipeline"
@@ -187,7 +188,8 @@ def _metrics(
 def _golden(found: Mapping[str, _Variant], val: Frames, recipe: Recipe) -> tuple[list[Golden], dict[str, bytes]]:
     """Validation frames that every variant is sure of, going round the classes, each from another recording if it can.
 
-    "Sure" is at least 1 in logits away from threshold and band, on the same side for all: rounding moves less than that.
+    "Sure" is at least 1 in logits away from threshold and band, on the same side for all: rounding moves less than
+    that.
     """
     room = np.min([_room(one) for one in found.values()], axis=0)
     above = np.stack([one.val >= one.rule.threshold for one in found.values()])
@@ -221,7 +223,9 @@ def _logit(probability: F64) -> F64:
 
 
 def _round(val: Frames, among: Any, most: int) -> list[int]:
-    """Up to `most` of the positions `among`: good and defective in turn, kinds and recordings as different as can be."""
+    """Up to `most` of the positions `among`: good and defective in turn, kinds and recordings as different as can
+    be.
+    """
     chosen: list[int] = []
     for turn in range(most):
         left = [int(at) for at in among if int(at) not in chosen]
@@ -282,5 +286,6 @@ def check_classes(data: Dataset, recipe: Recipe) -> None:
     """Raises FatalError where set and recipe do not speak of the same classes."""
     if (data.index.classes, data.index.good) != (recipe.classes, recipe.good):
         raise FatalError(
-            f"{data.directory}: prepared for classes {data.index.classes}, the recipe says {recipe.classes}; prepare again"
+            f"{data.directory}: prepared for classes {data.index.classes}, the recipe says {recipe.classes}; "
+            "prepare it again"
         )

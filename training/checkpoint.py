@@ -1,6 +1,6 @@
 """What a training is at the end of an epoch, kept so that a kill costs one epoch at most.
 
-    <run>/checkpoint.npz     state-N: weights, random states, optimizer; best-N: best weights so far; facts: TrainingRecord
+    <run>/checkpoint.npz     state-N: weights, random states, optimizer; best-N: best weights; facts: TrainingRecord
     <run>/tensorboard/       the history as TensorBoard reads it
 
 Invariant: a checkpoint appears whole or not at all, and is taken over only by a training of the same recipe and data.

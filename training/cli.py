@@ -107,7 +107,8 @@ def _common(one: argparse.ArgumentParser, *, data: str, out: str) -> None:
 
 def _quotas(one: argparse.ArgumentParser) -> None:
     for side in ("train", "val", "test"):
-        one.add_argument(f"--{side}", type=_quota, metavar="N", help=f"frames of each of the two classes in {side}, or all")
+        told = f"frames of each of the two classes in {side}, or all"
+        one.add_argument(f"--{side}", type=_quota, metavar="N", help=told)
     one.add_argument(
         "--split", choices=["recording", "given", "frame"],
         help="by recording; given: the set's own test/ stays test; frame: the usual leaky split, for comparison only",
@@ -228,7 +229,6 @@ def _tell_bundle(path: Path, metrics: dict[str, object]) -> None:
     for line in lines(metrics):
         print(line)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; the report is {path.parent / 'report.html'}")
-
 
 
 def _count(text: str) -> int:

@@ -1,8 +1,8 @@
 """A prepared set: what `prepare` writes and every later step reads.
 
-    <set>/dataset.json                    schema weldwatch.dataset/1: every frame with split, class, recording and digests
+    <set>/dataset.json                       schema weldwatch.dataset/1: every frame, its split, class and digests
     <set>/train|val|test/{0,1}/<frame>.png   128×128 gray; 0 no defect, 1 defect
-    <set>/contact-sheet.png               for a person to look at
+    <set>/contact-sheet.png                  for a person to look at
 
 Invariants: dataset.json is written last, so a set that has it is complete; a frame whose gray levels are not those that
 were prepared is refused when loading, by name.
@@ -85,12 +85,12 @@ class Frames:
     @property
     def bad(self) -> NDArray[np.bool_]:
         """True for a defect."""
-        return self.label == 1
+        return np.asarray(self.label == 1)
 
     def take(self, which: NDArray[Any]) -> Frames:
         """Those frames that an index or mask names."""
-        at = np.flatnonzero(which) if which.dtype == bool else which
-        names = [self.file[i] for i in at], [self.sha256[i] for i in at]
+        at = [int(one) for one in (np.flatnonzero(which) if which.dtype == bool else which)]
+        names = [self.file[one] for one in at], [self.sha256[one] for one in at]
         return Frames(self.gray[at], self.label[at], self.kind[at], self.recording[at], *names)
 
 

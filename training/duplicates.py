@@ -56,7 +56,8 @@ def standardise(thumbs: NDArray[np.uint8]) -> F32:
 
 
 def nearest(these: F32, those: F32) -> tuple[NDArray[np.intp], F32]:
-    """For each of `these` [n, d] the most alike of `those` [m, d], and its correlation; memory stays below 16 MB a block.
+    """For each of `these` [n, d] the most alike of `those` [m, d], and its correlation; memory stays below 16 MB a
+    block.
 
     With no `those` the index is -1 and the correlation -1.
     """

@@ -22,7 +22,7 @@ from agent.ports import Decision
 from training import statistics
 from training.dataset import Frames
 from training.recipe import Choice
-from training.statistics import Bools, F64, Interval
+from training.statistics import F64, Bools, Interval
 
 _BATCH = 32
 WORST = 12
@@ -147,7 +147,7 @@ def _per_recording(defect: F64, below: Bools, frames: Frames) -> list[dict[str, 
                 "auc": None if np.isnan(area) else area,
             }
         )
-    return sorted(rows, key=lambda row: (-(row["escapes"] + row["overkill"]) / (row["good"] + row["defective"])))
+    return sorted(rows, key=lambda row: -(row["escapes"] + row["overkill"]) / (row["good"] + row["defective"]))
 
 
 def worst_frames(defect: F64, frames: Frames, decision: Decision, most: int = WORST) -> dict[str, list[int]]:

@@ -4,8 +4,8 @@
                             ─▶ activation_map [N,h,w] ── what each place adds to the margin (Zhou et al. 2016)
                             ─▶ embedding [N,c]
 
-Invariants: opset 17, IR version 10 at most, the batch dimension is called N; the temperature is inside, so everybody who
-runs the graph gets the calibrated number; the mean of activation_map plus the graph's bias is the calibrated margin
+Invariants: opset 17, IR version 10 at most, the batch dimension is called N; the temperature is inside, so everybody
+who runs the graph gets the calibrated number; the mean of activation_map plus the graph's bias is the calibrated margin
 (defect minus no defect).
 """
 

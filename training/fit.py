@@ -6,8 +6,8 @@
     <run>/tensorboard/       the same history as TensorBoard reads it
 
 Invariants
-- A checkpoint appears whole or not at all, after every epoch. Frame order and augmentation are functions of (seed, epoch),
-  so a training that was killed and resumed is the undisturbed one within seed noise.
+- A checkpoint appears whole or not at all, after every epoch. Frame order and augmentation are functions of (seed,
+  epoch), so a training that was killed and resumed is the undisturbed one within seed noise.
 - The validation recordings choose the epoch and nothing of test is seen.
 """
 
@@ -110,19 +110,19 @@ def _fine_tune(
 
 
 def fit_head(model: Any, train: Frames, recipe: Recipe, tell: Tell = quiet) -> None:
-    """Set the head by logistic regression on the backbone's features, standardised; the rest stays as it is."""
+    """Set the head by logistic regression on the backbone's features; the rest stays as it is."""
     from sklearn.linear_model import LogisticRegression
 
     blocks = [embed(model, train.gray, tell=tell)]
     for copy in range(recipe.train.head_copies):
         blocks.append(embed(model, train.gray, seed=(recipe.seed, copy + 1), recipe=recipe, tell=tell))
     features, labels = np.concatenate(blocks), np.tile(train.label, len(blocks))
-    mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3
+    # One scale for all: scaling each feature by itself would raise those that hardly move, and with them noise.
+    scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
     weight = "balanced" if recipe.train.class_weights else None
-    found = LogisticRegression(C=recipe.train.head_strength, max_iter=2000, class_weight=weight)
-    found.fit((features - mean) / spread, labels)
-    slope = found.coef_[0] / spread
-    offset = float(found.intercept_[0] - slope @ mean)
+    found = LogisticRegression(C=recipe.train.head_strength, max_iter=5000, class_weight=weight)
+    found.fit(features / scale, labels)
+    slope, offset = found.coef_[0] / scale, float(found.intercept_[0])
     # The margin (defect minus good) shared between the two logits, so that both start alike.
     kernel, bias = np.stack([-slope, slope], axis=1) / 2, np.array([-offset, offset]) / 2
     model.get_layer(LOGITS).set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
@@ -192,13 +192,13 @@ def _batches(train: Frames, recipe: Recipe, epoch: int) -> Any:
     gray, labels, weights = train.gray[order], np.eye(2, dtype=np.float32)[train.label[order]], weight[order]
     parts = (gray, labels, weights.astype(np.float32), seeds.astype(np.int32))
 
-    @tf.autograph.experimental.do_not_convert  # plain TensorFlow already; converting costs seconds
     def ready(frames: Any, label: Any, weight: Any, seed: Any) -> Any:
         scaled = tf.cast(frames, tf.float32)[..., None] / 255.0
         return tf.repeat(augment(scaled, seed[0], recipe.train.augment), 3, axis=3), label, weight
 
     batches = tf.data.Dataset.from_tensor_slices(parts).batch(recipe.train.batch)
-    return batches.map(ready, num_parallel_calls=2, deterministic=True).prefetch(2)
+    plain = tf.autograph.experimental.do_not_convert(ready)  # it is TensorFlow already; converting costs seconds
+    return batches.map(plain, num_parallel_calls=2, deterministic=True).prefetch(2)
 
 
 def _optimizer(recipe: Recipe, frames: int) -> Any:
@@ -235,7 +235,7 @@ class _Told:
     def callback(self) -> Any:
         import keras
 
-        def told(batch: int, logs: object = None) -> None:
+        def told(batch: int, logs: object = None) -> None:  # noqa: ARG001  # Keras passes it by name
             self._tell(self._what, batch + 1, self._steps, "")
 
         return keras.callbacks.LambdaCallback(on_train_batch_end=told)

@@ -3,8 +3,8 @@
     <work>/<digest>.chunk     msgpack: the Record of each of up to 128 frames, in the list's order
 
 Invariants
-- A chunk's name is the digest of its frames' names, sizes and times and of the preprocessing, and it appears whole or not
-  at all: what is there is right, so a run that was interrupted goes on where it stopped.
+- A chunk's name is the digest of its frames' names, sizes and times and of the preprocessing, and it appears whole
+  or not at all: what is there is right, so a run that was interrupted goes on where it stopped.
 - Memory stays flat: a chunk is read, used and dropped. What remains of a frame are its digests and a thumbnail.
 - A frame that cannot be read becomes a Record with its problem; reading goes on.
 """

@@ -72,14 +72,15 @@ def origin(recipe: ModelRecipe) -> WeightsOrigin:
         return WeightsOrigin(name=name, origin=told, licence=recipe.weights_licence or "Apache-2.0")
     path = Path(recipe.weights)
     known = next((one for one in _KNOWN if path.name.startswith(one.start)), None)
-    told, licence = recipe.weights_origin or (known and known.origin), recipe.weights_licence or (known and known.licence)
-    if not told or not licence:
+    source = recipe.weights_origin or (known.origin if known else None)
+    licence = recipe.weights_licence or (known.licence if known else None)
+    if not source or not licence:
         raise UsageError(f"{path}: of unknown origin; say model.weights_origin and model.weights_licence in the recipe")
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UsageError(f"weights {path}: {error.strerror}; give the path of a Keras .h5 file without top") from None
-    return WeightsOrigin(name=path.name, origin=told, licence=licence, sha256=found)
+    return WeightsOrigin(name=path.name, origin=source, licence=licence, sha256=found)
 
 
 def _backbone(recipe: ModelRecipe, shape: tuple[int, int, int]) -> Any:

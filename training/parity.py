@@ -1,8 +1,8 @@
 """The gate between Keras and the station: what was trained must be what judges.
 
-Invariant: the exported fp32 graph in the agent's session gives Keras's probabilities to 1e-4 on every frame tried, or no
-bundle is made. What int8 changes is measured, not hidden: its deviation stands in the metrics, and it has a threshold of
-its own.
+Invariant: the exported fp32 graph in the agent's session gives Keras's probabilities to 1e-4 on every frame tried,
+or no bundle is made. What int8 changes is measured, not hidden: its deviation stands in the metrics, and it has a
+threshold of its own.
 """
 
 from __future__ import annotations

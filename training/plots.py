@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from training import statistics
-from training.statistics import Bools, F64
+from training.statistics import F64, Bools
 
 GOOD, BAD, LINE, FAINT = "#1f77b4", "#c0392b", "#222222", "#999999"
 
@@ -53,7 +53,8 @@ def calibration(bins: Sequence[Mapping[str, float]]) -> str:
     figure, axes = _axes()
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle="--")
     axes.plot([b["said"] for b in bins], [b["was"] for b in bins], "o-", color=LINE, linewidth=1.2)
-    axes.set(xlabel="defect probability said", ylabel="share that was defective", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(xlabel="defect probability said", ylabel="share that was defective", xlim=(-0.02, 1.02))
+    axes.set(ylim=(-0.02, 1.02))
     return _svg(figure)
 
 

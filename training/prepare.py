@@ -167,14 +167,13 @@ def _choose(
             taken = splitting.pick([pool.items[at].recording for at in here], quota)
             chosen += [int(here[at]) for at in taken]
             if len(taken) < quota:
-                shortfalls.append(f"{split}, class {kind} {recipe.classes[kind]}: {len(taken)} of {quota} frames wanted")
+                name = f"{split}, class {kind} {recipe.classes[kind]}"
+                shortfalls.append(f"{name}: {len(taken)} of {quota} frames wanted")
         _check_side(split, kinds[[at for at in chosen if sides[at] == side]], pool, recipe)
     return [(pool.items[at], pool.records[at], names[at]) for at in sorted(chosen)], near, shortfalls
 
 
-def _sides(
-    pool: _Pool, kinds: NDArray[np.int64], wanted: NDArray[np.float64], recipe: Recipe
-) -> NDArray[np.int64]:
+def _sides(pool: _Pool, kinds: NDArray[np.int64], wanted: NDArray[np.float64], recipe: Recipe) -> NDArray[np.int64]:
     rng = np.random.default_rng(np.random.SeedSequence([recipe.seed, 17]))
     if recipe.data.split == "frame":
         return splitting.by_frame(kinds, wanted, rng)

@@ -1,8 +1,8 @@
 """int8: static, per channel, calibrated on validation frames.
 
-Invariants: weights have 7 of their 8 bits (`reduce_range`), because on x86 without VNNI two 8-bit products overflow their
-16-bit sum, and a bundle must give the same numbers on every station; the head (pooling, logits, softmax) stays in float,
-since it costs nothing and its rounding would move probabilities.
+Invariants: weights have 7 of their 8 bits (`reduce_range`), because on x86 without VNNI two 8-bit products overflow
+their 16-bit sum, and a bundle must give the same numbers on every station; the head (pooling, logits, softmax) stays in
+float, since it costs nothing and its rounding would move probabilities.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Train(_Section, frozen=True, kw_only=True):
     """The head on cached features first, then everything with batch norm frozen."""
 
     head_copies: Annotated[int, Meta(ge=0)] = 1  #: augmented copies of each frame beside it, for the head's features
-    head_strength: Positive = 1e-2  #: inverse of the head's L2 penalty (scikit-learn's C, on standardised features)
+    head_strength: Positive = 1.0  #: inverse of the head's L2 penalty (scikit-learn's C, on features of mean square 1)
     batch: Annotated[int, Meta(ge=2, le=4096)] = 32
     epochs: Annotated[int, Meta(ge=0)] = 16
     rate: Positive = 3e-4
@@ -151,7 +151,9 @@ def as_data(recipe: Recipe) -> dict[str, Any]:
 
 
 def digest(recipe: Recipe) -> str:
-    """SHA-256 of all that decides the trained weights; what only decides afterwards (thresholds, export) is left out."""
+    """SHA-256 of all that decides the trained weights; what only decides afterwards (thresholds, export) is left
+    out.
+    """
     plain = as_data(recipe)
     chosen = {key: plain[key] for key in ("seed", "data", "model", "train")}
     return hashlib.sha256(msgspec.json.encode(chosen)).hexdigest()

@@ -1,7 +1,7 @@
 """The evaluation as one HTML file that stands alone, and the same figures as JSON.
 
-Invariants: every rate stands beside its interval; synthetic data and a leaky split are said first and loudest; text that
-comes from files and folders is escaped; the page loads nothing.
+Invariants: every rate stands beside its interval; synthetic data and a leaky split are said first and loudest; text
+that comes from files and folders is escaped; the page loads nothing.
 """
 
 from __future__ import annotations
@@ -90,8 +90,9 @@ def _summary(metrics: Mapping[str, Any], first: str, data: Dataset) -> str:
         f"<b>{_percent(test['overkill_rate'])}</b> of the good ones are rejected. Validation promised escapes within "
         f"{_range(promised['escapes'])}, {kept}. In brackets: {promised['escapes']['confidence']:.0%} intervals by "
         "bootstrap over recordings.</p>"
-        f"<p class='note'>Calibration error (ECE) {test['ece']:.3f} after temperature {metrics['temperature']:.2f}. Keras and "
-        f"the agent's session differ by {metrics['parity']['keras_to_agent']:.1e} at most. Data {_e(data.index.digest[:16])}…</p>"
+        f"<p class='note'>Calibration error (ECE) {test['ece']:.3f} after temperature {metrics['temperature']:.2f}. "
+        f"Keras and the agent's session differ by {metrics['parity']['keras_to_agent']:.1e} at most. "
+        f"Data {_e(data.index.digest[:16])}…</p>"
     )
 
 
@@ -230,7 +231,7 @@ def lines(metrics: Mapping[str, Any]) -> list[str]:
         test = one["test"]
         said.append(
             f"{name}: AUC {_interval(test['auc'])}, escapes {_percent(test['escape_rate'])} (promised "
-            f"{_range(one['promised']['escapes'])}), overkill {_percent(test['overkill_rate'])}, ECE {test['ece']:.3f}, on "
-            f"{test['frames']} frames of {test['recordings']} recordings"
+            f"{_range(one['promised']['escapes'])}), overkill {_percent(test['overkill_rate'])}, "
+            f"ECE {test['ece']:.3f}, on {test['frames']} frames of {test['recordings']} recordings"
         )
     return said

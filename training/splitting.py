@@ -1,7 +1,8 @@
 """Which recordings go where, and which of their frames are taken.
 
 Invariants
-- By recording, no recording lies on two sides. Only `by_frame`, which is there to show what leaking is worth, breaks it.
+- By recording, no recording lies on two sides. Only `by_frame`, which is there to show what leaking is worth, breaks
+  it.
 - The same counts and seed give the same split.
 - What is wanted and cannot be had is said (`shortfalls`), not filled up with something else.
 """
@@ -40,9 +41,9 @@ def wanted_frames(totals: Ints, quotas: Sequence[int | None], good: Sequence[int
 def by_recording(counts: Ints, wanted: F64, fixed: Ints, rng: np.random.Generator) -> Ints:
     """Give each recording a side: int [r] of 0 train, 1 val, 2 test.
 
-    `counts` [r, k] are frames of each class, `wanted` [3, k]; `fixed` [r] holds a side that is given, or -1. Greedy from
-    several random orders, then single moves while they help; the cost counts what is missing of each class on each side,
-    few recordings of a class on a side, and a lopsided rest.
+    `counts` [r, k] are frames of each class, `wanted` [3, k]; `fixed` [r] holds a side that is given, or -1. Greedy
+    from several random orders, then single moves while they help; the cost counts what is missing of each class on
+    each side, few recordings of a class on a side, and a lopsided rest.
     """
     best: tuple[float, Ints] | None = None
     for _ in range(_STARTS):
