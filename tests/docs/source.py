@@ -1,0 +1,80 @@
+"""What the agent's source can say to the outside, read from its syntax: reason codes, problem codes, counters.
+
+A part that is only known at run time (a source's name) is a ``*``.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tests.docs.pages import ROOT
+
+
+def _modules() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((ROOT / "agent").rglob("*.py")):
+        yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _calls(module: ast.Module, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and node.args and _last(node.func) in names:
+            yield node
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _pattern(node: ast.expr, module: ast.Module, where: str) -> str:
+    """A constant, an f-string, or a name that is given one of these anywhere in the module."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
+    for assignment in ast.walk(module):
+        if isinstance(assignment, ast.Assign) and any(
+            _last(target) == _last(node) and _last(target) for target in assignment.targets
+        ):
+            return _pattern(assignment.value, module, where)
+    raise AssertionError(f"{where}: the code {ast.unparse(node)} cannot be read from the source")
+
+
+def reason_codes() -> set[str]:
+    """Every ``code`` that a reason of a result can have."""
+    found = set()
+    for _path, module in _modules():
+        for call in _calls(module, "Reason", "ImageError", "TruncatedImageError"):
+            if ast.unparse(call.args[0]) != "problem.code":  # handed on from an ImageError, which was met already
+                found.add(_pattern(call.args[0], module, ast.unparse(call)))
+    return found
+
+
+def problem_codes() -> set[str]:
+    """Every problem that can stand on status."""
+    return {
+        _pattern(call.args[0], module, str(path))
+        for path, module in _modules()
+        if path.name != "health.py"
+        for call in _calls(module, "raise_problem")
+    }
+
+
+def counters() -> set[str]:
+    """Every counter of health."""
+    return {
+        _pattern(call.args[0], module, str(path))
+        for path, module in _modules()
+        for call in _calls(module, "count")
+        if isinstance(call.func, ast.Attribute) and _last(call.func.value) in ("health", "_health")
+    }
+
+
+def unmatched(patterns: set[str], documented: set[str]) -> tuple[set[str], set[str]]:
+    """Patterns that nothing documents, and documented codes that no pattern gives."""
+    return (
+        {pattern for pattern in patterns if not any(fnmatchcase(code, pattern) for code in documented)},
+        {code for code in documented if not any(fnmatchcase(code, pattern) for pattern in patterns)},
+    )

@@ -1,0 +1,250 @@
+"""What the documentation says is complete, leads somewhere, and is what the code does."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import jsonschema
+import msgspec
+import pytest
+import yaml
+
+from agent import config
+from agent.app import Agent
+from agent.bundle.manifest import Manifest
+from agent.cli.main import parser
+from agent.errors import ConfigError
+from agent.result import Result
+from tests.docs import source
+from tests.docs.pages import PAGES, ROOT, anchors, blocks, codes, prose, rows, section, text_of
+
+EXAMPLE = (ROOT / "config" / "agent.example.yaml").read_text(encoding="utf-8")
+SMALLEST = next(block for block in blocks("configuration.md", "yaml"))
+REQUIRED = object()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{target} leads nowhere"
+        if anchor:
+            assert anchor in anchors(there), f"{target}: no such heading"
+
+
+def test_every_page_is_in_an_index() -> None:
+    for index, folder in ((ROOT / "docs" / "README.md", ROOT / "docs"), (ROOT / "docs/decisions/README.md", None)):
+        linked = set(re.findall(r"\]\(([^)#\s]+)\)", index.read_text(encoding="utf-8")))
+        for page in (folder or index.parent).glob("*.md"):
+            assert page == index or page.name in linked, f"{page.name} is not in {index.relative_to(ROOT)}"
+
+
+# --- configuration ---
+
+
+def fields(kind: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Key path and default of every field of every section, as ``sources[].path``."""
+    if kind.__struct_config__.tag_field:
+        yield f"{path}{kind.__struct_config__.tag_field}", REQUIRED
+    hints = get_type_hints(kind)
+    for field in msgspec.structs.fields(kind):
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        inner = _section(hints[field.name])
+        if inner is not None:
+            a_list = get_origin(_plain(hints[field.name])) is list
+            yield f"{path}{field.name}", REQUIRED if field.required else default
+            yield from fields(inner, f"{path}{field.name}{'[]' if a_list else ''}.")
+        else:
+            yield f"{path}{field.name}", REQUIRED if field.required else default
+
+
+def _plain(hint: Any) -> Any:
+    """Without None."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return next(part for part in get_args(hint) if part is not type(None))
+    return hint
+
+
+def _section(hint: Any) -> type[msgspec.Struct] | None:
+    hint = _plain(hint)
+    hint = get_args(hint)[0] if get_origin(hint) is list else hint
+    return hint if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None
+
+
+FIELDS = dict(fields(config.AgentConfig))
+
+
+def written(default: Any) -> str:
+    """A default as it stands in the table."""
+    if default is REQUIRED:
+        return "required"
+    if isinstance(default, str):
+        return f"`{default}`"
+    if isinstance(default, msgspec.Struct):
+        return "see below"
+    return f"`{json.dumps(default)}`"
+
+
+def test_every_key_is_in_the_table_with_its_default() -> None:
+    table = {code: row for row in rows(text_of("configuration.md")) for code in re.findall(r"^`([^`]+)`$", row[0])}
+    table = {key: row for key, row in table.items() if len(row) == 4}
+    assert table.keys() == FIELDS.keys()
+    for key, default in FIELDS.items():
+        assert table[key][2] == written(default), key
+
+
+def test_every_key_is_in_the_example() -> None:
+    for key in FIELDS:
+        name = key.rpartition(".")[2]
+        assert re.search(rf"\b{name}:", EXAMPLE), f"{key} is not in config/agent.example.yaml"
+
+
+def uncommented(text: str) -> str:
+    """The example with every key in a comment of its own made a key."""
+    return re.sub(r"^( *)# ?( *[a-z_]+:(?: |$))", r"\1\2", text, flags=re.MULTILINE)
+
+
+def test_the_example_is_valid_and_its_comments_show_the_defaults() -> None:
+    plain = config.parse(EXAMPLE)
+    whole = config.parse(uncommented(EXAMPLE))
+    assert whole.mqtt is not None
+    assert set(yaml.safe_load(uncommented(EXAMPLE))) == {field for field in config.AgentConfig.__struct_fields__}
+    assert whole.bundle == plain.bundle
+    assert whole.results == plain.results
+    examples = {"name_pattern": whole.sources[0].name_pattern}
+    assert whole.sources[0] == msgspec.structs.replace(plain.sources[0], **examples)
+    default = config.MqttConfig()
+    for field in ("protocol", "client_id", "topic", "keepalive_s", "message_expiry_s", "embedded"):
+        assert getattr(whole.mqtt, field) == getattr(default, field), field
+    # Nothing is shown that was forgotten to be a default: each uncommented line is a key with a value.
+    for line in uncommented(EXAMPLE).splitlines():
+        if re.match(r"\s*#", line):
+            assert not re.match(r"\s*#\s*[a-z_]+:", line), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_yaml_is_configuration(page: Path) -> None:
+    for block in blocks(page, "yaml"):
+        if page.name == "training.md":
+            assert isinstance(yaml.safe_load(block), dict)
+            continue
+        shown = yaml.safe_load(block)
+        base = {} if "station" in shown else yaml.safe_load(SMALLEST)
+        config.parse(yaml.safe_dump({**base, **shown}))
+
+
+def test_error_lines_are_what_is_said() -> None:
+    told = [row for row in rows(section("configuration.md", "What errors look like")) if len(row) == 2]
+    assert len(told) >= 5
+    for added, line in told:
+        with pytest.raises(ConfigError) as caught:
+            config.parse(SMALLEST + added.strip("`") + "\n", "agent.yaml")
+        assert str(caught.value) == line.strip("`")
+
+
+def test_the_places_looked_at_are_told_in_order() -> None:
+    told = section("configuration.md", "Where the file is looked for")
+    order = [told.index(place) for place in ("--config", f"${config.ENVIRONMENT}", *config.LOOKED_FOR)]
+    assert order == sorted(order)
+
+
+# --- result, status, health, bundle ---
+
+
+def paths(kind: Any, path: str = "") -> Iterator[str]:
+    for field in msgspec.structs.fields(kind):
+        hint = _section(get_type_hints(kind)[field.name])
+        if hint is not None and field.encode_name in ("image", "model", "timing_ms"):
+            yield from paths(hint, f"{field.encode_name}.")
+        else:
+            yield f"{path}{field.encode_name}"
+
+
+def test_every_field_of_a_result_is_told() -> None:
+    assert codes(section("results.md", "Fields")) == set(paths(Result))
+
+
+def test_the_result_in_the_readme_has_every_field() -> None:
+    (shown,) = (json.loads(block) for block in blocks(ROOT / "README.md", "json"))
+    schema = json.loads((ROOT / "config/schemas/result.schema.json").read_text())
+    for digest in (shown["image"], shown["model"]):
+        digest["sha256"] = "0" * 64
+    jsonschema.validate(shown, schema)
+    assert list(shown) == list(schema["properties"])
+    assert sum(shown["probability"]) == pytest.approx(1)
+
+
+def test_every_reason_code_is_told_and_none_is_made_up() -> None:
+    assert source.unmatched(source.reason_codes(), codes(section("results.md", "Reason codes"))) == (set(), set())
+
+
+def test_every_problem_code_is_told_and_none_is_made_up() -> None:
+    told = codes(section("operations.md", "Problem codes"))
+    patterns = source.problem_codes()
+    assert "broker_away" in patterns
+    assert "folder_missing:*" in patterns
+    missing, odd = source.unmatched(patterns, told)
+    words_of_the_log = {"bundle_variant_refused", "the inspector failed"}
+    assert (missing, odd) == (set(), words_of_the_log)
+    logged = "".join(path.read_text() for path in (ROOT / "agent").rglob("*.py"))
+    assert all(word in logged for word in words_of_the_log)
+
+
+def test_every_counter_is_told_and_none_is_made_up() -> None:
+    table = [row for row in rows(section("topics.md", "…/health")) if len(row) == 2]
+    told = {code for row in table for code in re.findall(r"`([^`]+)`", row[0])}
+    missing, odd = source.unmatched(source.counters(), told)
+    assert (missing, odd) == (set(), set())
+
+
+def test_the_status_shown_meets_its_schema() -> None:
+    shown = json.loads(next(block for block in blocks("topics.md", "json") if '"state": "online"' in block))
+    shown["bundle"]["sha256"] = "0" * 64
+    jsonschema.validate(shown, json.loads((ROOT / "config/schemas/status.schema.json").read_text()))
+
+
+def test_the_health_shown_uses_counters_that_exist() -> None:
+    shown = json.loads(next(block for block in blocks("topics.md", "json") if '"counters"' in block))
+    assert source.unmatched(source.counters(), set(shown["counters"]))[1] == set()
+    assert set(shown) - {"counters"} <= codes(section("topics.md", "…/health"))
+    assert Agent.gauges.__doc__ is not None  # the keys themselves are compared with a real one in test_commands.py
+
+
+def test_every_field_of_the_manifest_is_told() -> None:
+    assert codes(section("bundle.md", "The manifest")) == set(Manifest.__struct_fields__)
+
+
+def test_every_command_and_option_is_told() -> None:
+    (group,) = [action for action in parser()._actions if hasattr(action, "choices") and action.choices]
+    assert group.choices
+    for name, command in dict(group.choices).items():
+        told = section("commands.md", f"weldwatch {name}")
+        for action in command._actions:
+            for option in action.option_strings:
+                if option.startswith("--") and option != "--help":
+                    assert f"`{option}" in told, f"weldwatch {name} {option} is not in docs/commands.md"
+
+
+def test_the_commands_told_exist() -> None:
+    (group,) = [action for action in parser()._actions if hasattr(action, "choices") and action.choices]
+    told = set(re.findall(r"^## weldwatch (\w+)$", text_of("commands.md"), re.MULTILINE))
+    assert told == set(group.choices or ())
+
+
+def test_every_dependency_is_explained() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    part = project[project.index("dependencies = [") : project.index("[project.scripts]")]
+    names = set(re.findall(r'^\s*(?:\w+ = \[)?"([A-Za-z0-9-]+)', part, re.MULTILINE))
+    assert {"msgspec", "onnxruntime", "iotcore", "tensorflow-cpu", "ruff"} <= names
+    for name in names:
+        assert re.search(rf"\b{name}\b", text_of("dependencies.md")), f"{name} is not in docs/dependencies.md"
