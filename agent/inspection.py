@@ -6,7 +6,6 @@ told to let go of an image only after its result is durable.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,6 @@ from agent.ports import Judgement, Model, Source
 from agent.result import Evaluation, ImageFacts, Reason, Result, Station, Timing, new_result_id
 
 _GROUP = 16  #: frames that share one commit under load
-_POLL_S = 0.2  #: how soon a waiting source notices the end
 _RETRY_S = 1.0  #: between attempts on a full disk
 _log = log("inspection")
 
@@ -82,58 +80,53 @@ class Intake:
     """The one bounded queue between sources and the inspector. Its size is the station's backpressure."""
 
     def __init__(self, size: int = 4) -> None:
-        self._queue: queue.Queue[Frame | None] = queue.Queue(size)
-        self._open = threading.Event()
-        self._open.set()
-        self._ended = threading.Event()
+        self._size, self._frames = size, deque[Frame]()
+        self._changed = threading.Condition()
+        self._paused = self._ended = False
 
     def offer(self, frame: Frame) -> bool:
         """``ports.Offer``: waits while the queue is full or the intake is paused; False once it has ended."""
-        while not self._ended.is_set():
-            if self._open.wait(_POLL_S):
-                try:
-                    self._queue.put(frame, timeout=_POLL_S)
-                    return True
-                except queue.Full:
-                    continue
-        return False
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or (not self._paused and len(self._frames) < self._size))
+            if self._ended:
+                return False
+            self._frames.append(frame)
+            self._changed.notify_all()
+            return True
+
+    def take(self, most: int) -> list[Frame]:
+        """Wait for a frame, then take what is there, at most ``most``. Empty: it has ended, and all were taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._frames)
+            taken = [self._frames.popleft() for _ in range(min(most, len(self._frames)))]
+            self._changed.notify_all()
+            return taken
 
     def pause(self, paused: bool) -> None:
         """Hold the sources back (their images stay where they are), or let them go on."""
-        if paused:
-            self._open.clear()
-        else:
-            self._open.set()
+        with self._changed:
+            self._paused = paused
+            self._changed.notify_all()
 
     def is_open(self) -> bool:
         """False while paused."""
-        return self._open.is_set()
+        return not self._paused
 
     def end(self) -> None:
-        """No more frames: what is in the queue is still inspected, then the inspector returns."""
-        self._ended.set()
-        self._queue.put(None)
+        """No more frames: what was taken is still inspected, then the inspector returns."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
     def backlog(self) -> int:
         """Frames waiting."""
-        return self._queue.qsize()
-
-    def take(self, most: int) -> list[Frame | None]:
-        """Wait for one frame, then take what else is there, at most ``most``. None marks the end."""
-        frames = [self._queue.get()]
-        while frames[-1] is not None and len(frames) < most:
-            try:
-                frames.append(self._queue.get_nowait())
-            except queue.Empty:
-                break
-        return frames
+        return len(self._frames)
 
 
 class Inspector:
     """Takes frames, judges them, commits the results in groups, and lets the sources go of what is durable.
 
-    Alone a frame is committed at once; under load a group shares one sync, and no frame waits longer for its group than
-    the group takes to judge.
+    Alone a frame is committed at once; under load those that came while the last group was committed share one sync.
     """
 
     def __init__(
@@ -148,12 +141,8 @@ class Inspector:
     def run(self, sources: Mapping[str, Source]) -> None:
         """Inspect until the intake ends. Runs in a thread of its own."""
         self._sources = sources
-        while True:
-            frames = self._intake.take(_GROUP)
-            judged = [(frame, self._inspect(frame)) for frame in frames if frame is not None]
-            if judged and not self._commit(judged):
-                return
-            if frames[-1] is None:
+        while frames := self._intake.take(_GROUP):
+            if not self._commit([(frame, self._inspect(frame)) for frame in frames]):
                 return
 
     def give_up(self) -> None:

@@ -120,7 +120,7 @@ def _writable(key: str, folder: Path) -> Finding:
 
 
 def _disk(config: AgentConfig) -> Iterator[Finding]:
-    from agent.app import free_mb
+    from agent.app.places import free_mb
 
     wanted = config.results.min_free_mb
     for key, folder in (("state", Path(config.state)), ("results.directory", Path(config.results.directory))):

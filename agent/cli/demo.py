@@ -56,7 +56,8 @@ def work(options: argparse.Namespace) -> int:
     import tempfile
 
     from agent import logs
-    from agent.app import Agent, make_folder
+    from agent.app.agent import Agent
+    from agent.app.places import make_folder
     from agent.delivery.mqtt import Subscriber
     from agent.demo.broker import EmbeddedBroker
     from agent.demo.camera import SimulatedCamera

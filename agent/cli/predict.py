@@ -35,7 +35,7 @@ def work(options: argparse.Namespace) -> int:
     """Judge every image."""
     import msgspec
 
-    from agent.app import make_folder
+    from agent.app.places import make_folder
     from agent.clock import SystemClock
     from agent.delivery.file_names import write_result_file
     from agent.errors import UsageError

@@ -31,7 +31,7 @@ def work(options: argparse.Namespace) -> int:
     logs.set_up(as_json=options.log == "json", verbose=options.verbose)
     settings = config.load(config.find(options.config))
 
-    from agent.app import Agent
+    from agent.app.agent import Agent
 
     agent = Agent(settings)
     for number in (signal.SIGTERM, signal.SIGINT):

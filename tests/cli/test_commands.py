@@ -114,7 +114,21 @@ def test_demo_reaches_a_subscriber_that_is_not_ours(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
         heard = tmp_path / "heard"
         with heard.open("wb") as file:
-            command = ["mosquitto_sub", "-p", str(broker.port), "-V", "5", "-q", "1", "-t", "weldwatch/#", "-F", "%t"]
+            command = [
+                "stdbuf",
+                "-oL",
+                "mosquitto_sub",
+                "-p",
+                str(broker.port),
+                "-V",
+                "5",
+                "-q",
+                "1",
+                "-t",
+                "weldwatch/#",
+                "-F",
+                "%t",
+            ]
             with subprocess.Popen([*command, "-d"], stdout=file) as subscriber:
                 try:
                     wait_for(heard, b"Subscribed")

@@ -1,0 +1,164 @@
+"""The life of a station: threads, what a signal asks for, and the order of stop.
+
+    start: lock ▸ bundle (verified, self-tested) ▸ ledger ▸ shippers ▸ inspector ▸ sources
+    stop:  sources ▸ inspector finishes what is claimed ▸ shippers deliver what they can ▸ broker goodbye ▸ ledger
+
+Invariants: one agent a state folder; nothing that is away (broker, folder) stops a start; a thread that fails is
+logged, shown on status and started again, or ends the agent, never silently gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any
+
+from agent import memory
+from agent.app.assembly import Parts, assemble
+from agent.app.condition import HOUSEKEEPING_S, Condition
+from agent.clock import Clock, SystemClock
+from agent.config import AgentConfig
+from agent.delivery.shipper import stop_all
+from agent.health import Health
+from agent.logs import log
+from agent.ports import Source
+
+STOP_DELIVER_S = 5.0  #: how long a stop goes on delivering
+ONCE_DELIVER_S = 10.0  #: how long ``run --once`` waits for a broker
+HEALTH_S = 10.0
+_TICK_S = 1.0
+_ONCE_TICK_S = 0.05
+_SOURCE_AGAIN_S = 5.0
+_log = log("app")
+
+
+class Agent:
+    """One station, from configuration to a clean end. Constructing it neither opens nor starts anything."""
+
+    def __init__(self, config: AgentConfig, *, clock: Clock | None = None, simulated: bool = False) -> None:
+        self._config, self._clock, self._simulated = config, clock or SystemClock(), simulated
+        self.health = Health()
+        self.ready = threading.Event()  #: set once the sources run
+        self._stop = threading.Event()
+        self._failed = threading.Event()
+        self._changed = threading.Event()  #: the main thread should look: stop, or a new status
+
+    def stop(self) -> None:
+        """Ask for the end: finish what is claimed, deliver what it can, return from ``run``. From any thread."""
+        self._stop.set()
+        self._changed.set()
+
+    def run(self, *, once: bool = False) -> int:
+        """The whole life. Exit code: 0, or 1 when ``once`` left something undone or a part failed for good.
+
+        Raises ``UsageError`` for what the user must change before it can start.
+        """
+        memory.frugal()
+        with contextlib.ExitStack() as closing:
+
+            def status() -> dict[str, Any]:
+                return condition.status(inspecting=self.ready.is_set() and not self._stop.is_set())
+
+            parts = assemble(self._config, self._clock, status, closing, health=self.health, simulated=self._simulated)
+            condition = Condition(self._config, parts, self._clock)
+            memory.give_back()
+            return self._work(parts, condition, once)
+
+    def _work(self, parts: Parts, condition: Condition, once: bool) -> int:
+        self.health.on_change(self._changed.set)
+        for shipper in parts.shippers:
+            shipper.start()
+        inspecting = threading.Thread(target=self._inspect, args=(parts,), name="inspector")
+        inspecting.start()
+        watching = [
+            threading.Thread(target=self._watch, args=(source, parts, once), name=f"source {source.name}", daemon=True)
+            for source in parts.sources.values()
+        ]
+        for thread in watching:
+            thread.start()
+        self.ready.set()
+        _log.info("station %s watches %s", self._config.station.name, ", ".join(parts.sources))
+        try:
+            if once:
+                self._tend_once(parts, condition, watching)
+            else:
+                self._tend(parts, condition)
+        finally:
+            delivered = self._wind_down(parts, watching, inspecting, ONCE_DELIVER_S if once else STOP_DELIVER_S)
+        return 1 if self._failed.is_set() or (once and not delivered) else 0
+
+    # -- threads -----------------------------------------------------------------------------------------------------
+
+    def _inspect(self, parts: Parts) -> None:
+        """The inspector, without which the agent is nothing: should it fail, the agent ends with exit code 1."""
+        try:
+            parts.inspector.run(parts.sources)
+        except Exception:  # noqa: BLE001  # logged whole and turned into exit code 1
+            _log.exception("the inspector failed; the agent ends, images without a result stay where they are")
+            self._failed.set()
+            parts.intake.end()
+            self.stop()
+
+    def _watch(self, source: Source, parts: Parts, once: bool) -> None:
+        """Run a source; should it fail, say so and start it again: the other sources and the rest go on."""
+        problem = f"source_failed:{source.name}"
+        while not self._stop.is_set():
+            try:
+                source.run(parts.intake.offer, self._stop, once=once)
+                return
+            except Exception as error:  # noqa: BLE001  # the thread's last line: logged whole, shown, tried again
+                self.health.raise_problem(problem, str(error))
+                _log.exception("source_failed: %s: %s; starting it again in %g s", source.name, error, _SOURCE_AGAIN_S)
+                if once:
+                    self._failed.set()
+                    return
+                self._stop.wait(_SOURCE_AGAIN_S)
+                self.health.clear_problem(problem)
+
+    def _tend(self, parts: Parts, condition: Condition) -> None:
+        """The main thread's round: status on change, health, free space, housekeeping; until stop."""
+        next_health = self._clock.monotonic()
+        next_housekeeping = self._clock.monotonic() + _TICK_S
+        while not self._stop.is_set():
+            self._changed.wait(_TICK_S)
+            if self._changed.is_set():
+                self._changed.clear()
+                if parts.mqtt is not None:
+                    parts.mqtt.publish_status()
+            condition.watch_space()
+            now = self._clock.monotonic()
+            if now >= next_health:
+                next_health = now + HEALTH_S
+                if parts.mqtt is not None:
+                    parts.mqtt.publish_health(condition.gauges())
+            if now >= next_housekeeping:
+                next_housekeeping = now + HOUSEKEEPING_S
+                condition.keep_house()
+
+    def _tend_once(self, parts: Parts, condition: Condition, watching: list[threading.Thread]) -> None:
+        """Until the sources have offered all there is. Nobody waits beside for a folder or for space to come."""
+        while not self._stop.is_set() and any(thread.is_alive() for thread in watching):
+            condition.watch_space()
+            if not parts.intake.is_open():
+                break
+            watching[-1].join(_ONCE_TICK_S)
+        if {problem.partition(":")[0] for problem in self.health.problems()} & {"disk_low", "folder_missing"}:
+            self._failed.set()
+
+    def _wind_down(
+        self, parts: Parts, watching: list[threading.Thread], inspecting: threading.Thread, deliver_s: float
+    ) -> bool:
+        """The order of stop. False when something stays undelivered, which the next start delivers."""
+        self._stop.set()
+        parts.intake.end()
+        for thread in watching:
+            thread.join(STOP_DELIVER_S)
+        inspecting.join(STOP_DELIVER_S)
+        parts.inspector.give_up()
+        inspecting.join()
+        stop_all(parts.shippers, deliver_s)
+        left = {sink.name: depth for sink in parts.sinks if (depth := parts.ledger.depth(sink.name))}
+        for name, depth in left.items():
+            _log.warning("%d results are not delivered to %s yet; they are kept for the next start", depth, name)
+        _log.info("stopped")
+        return not left

@@ -1,0 +1,110 @@
+"""From configuration to the parts of a station: here, and nowhere else, concrete classes are chosen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.app.places import make_folder, only_one
+from agent.clock import Clock
+from agent.config import AgentConfig, MqttConfig
+from agent.delivery.json_files import JsonFiles
+from agent.delivery.mqtt import MqttSink
+from agent.delivery.shipper import Shipper
+from agent.demo.broker import EmbeddedBroker
+from agent.health import Health
+from agent.inspection import Inspector, Intake
+from agent.ledger import Ledger
+from agent.logs import log
+from agent.model.store import Loaded, load
+from agent.ports import Sink, Source
+from agent.result import Station
+from agent.sources.folder import FolderSource
+
+_log = log("app")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A station's parts, put together and not yet started."""
+
+    health: Health
+    intake: Intake
+    loaded: Loaded
+    ledger: Ledger
+    inspector: Inspector
+    sources: Mapping[str, Source]
+    sinks: Sequence[Sink]
+    shippers: Sequence[Shipper]
+    files: JsonFiles | None
+    mqtt: MqttSink | None
+
+
+def assemble(
+    config: AgentConfig,
+    clock: Clock,
+    status: Callable[[], dict[str, Any]],
+    closing: contextlib.ExitStack,
+    *,
+    health: Health,
+    simulated: bool,
+) -> Parts:
+    """Lock, bundle (verified and self-tested), ledger, sinks, sources, in this order; ``closing`` undoes it.
+
+    Raises ``UsageError`` for what the user must change. Nothing that is away (broker, capture folder) is an error.
+    """
+    make_folder(Path(config.state), "state")
+    make_folder(Path(config.results.directory), "results.directory")
+    closing.enter_context(only_one(Path(config.state), config.station.name, clock))
+    loaded = load(config.bundle.initial)
+    _announce(loaded)
+    ledger = Ledger.open(Path(config.state), clock, health)
+    closing.callback(ledger.close)
+    wants_files = config.results.per_image or config.results.daily_log
+    files = JsonFiles(config.results) if wants_files else None
+    mqtt = None
+    if config.mqtt is not None:
+        mqtt = MqttSink(_with_broker(config.mqtt, closing), config.topic, status, health, clock)
+    sinks: list[Sink] = [sink for sink in (files, mqtt) if sink is not None]
+    ledger.register([sink.name for sink in sinks])
+    intake = Intake()
+    station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
+    return Parts(
+        health=health,
+        intake=intake,
+        loaded=loaded,
+        ledger=ledger,
+        inspector=Inspector(intake, loaded.model, station, ledger, clock, health),
+        sources={
+            source.name: FolderSource(source, config.zone, ledger, health, clock, simulated)
+            for source in config.sources
+        },
+        sinks=sinks,
+        shippers=[Shipper(sink, ledger, health, clock) for sink in sinks],
+        files=files,
+        mqtt=mqtt,
+    )
+
+
+def _with_broker(mqtt: MqttConfig, closing: contextlib.ExitStack) -> MqttConfig:
+    """For ``embedded: true`` start the broker and put its address in."""
+    if not mqtt.embedded:
+        return mqtt
+    broker = closing.enter_context(EmbeddedBroker(mqtt.port))
+    _log.warning("embedded broker on %s:%d: for demonstrations, it keeps nothing", broker.host, broker.port)
+    return msgspec.structs.replace(mqtt, host=broker.host, port=broker.port)
+
+
+def _announce(loaded: Loaded) -> None:
+    facts = loaded.model.facts
+    for refusal in loaded.refusals:
+        _log.warning("bundle_variant_refused: %s; using %s instead", refusal, facts.variant)
+    deviation = f"golden images within {loaded.self_test_deviation:.1g}"
+    _log.info("bundle %s %s (%s): self-test passed, %s", facts.name, facts.version, facts.variant, deviation)
+    if loaded.notice:
+        _log.warning("bundle %s: %s", facts.name, loaded.notice)

@@ -1,0 +1,85 @@
+"""What the station says of itself, and the care it takes of its disk."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent import __version__
+from agent.app.assembly import Parts
+from agent.app.places import free_mb
+from agent.clock import Clock, iso_utc
+from agent.config import AgentConfig
+from agent.errors import RetryError
+from agent.logs import log
+
+HOUSEKEEPING_S = 3600.0
+_log = log("app")
+
+
+class Condition:
+    """Reads the parts; changes nothing but the intake's pause and what is old enough to go."""
+
+    def __init__(self, config: AgentConfig, parts: Parts, clock: Clock) -> None:
+        self._config, self._parts, self._clock = config, parts, clock
+
+    def status(self, *, inspecting: bool) -> dict[str, Any]:
+        """What the status topic says beside the connection's own fields."""
+        loaded = self._parts.loaded
+        return {
+            "agent": __version__,
+            "inspecting": inspecting and self._parts.intake.is_open(),
+            "problems": list(self._parts.health.problems()),
+            "bundle": {**msgspec.to_builtins(loaded.model.facts), "notice": loaded.notice},
+            "sources": [source.state() for source in self._parts.sources.values()],
+        }
+
+    def gauges(self) -> dict[str, Any]:
+        """Counters and gauges for ``…/health``."""
+        ledger, sinks = self._parts.ledger, [sink.name for sink in self._parts.sinks]
+        times = sorted(self._parts.inspector.inference_ms)
+        oldest = {name: ledger.oldest_undelivered(name) for name in sinks}
+        return {
+            "time": iso_utc(self._clock.now()),
+            "counters": self._parts.health.counters(),
+            "backlog": self._parts.intake.backlog(),
+            "ledger_depth": {name: ledger.depth(name) for name in sinks},
+            "oldest_undelivered": {name: iso_utc(since) if since else None for name, since in oldest.items()},
+            "inference_ms": {"p50": _quantile(times, 0.5), "p99": _quantile(times, 0.99)},
+            "disk_free_mb": free_mb(Path(self._config.results.directory)),
+        }
+
+    def watch_space(self) -> None:
+        """Below ``min_free_mb`` the sources wait: their images are safer where they are than half written here."""
+        wanted = self._config.results.min_free_mb
+        if not wanted:
+            return
+        folders = [Path(self._config.state), Path(self._config.results.directory)]
+        free = min((space for folder in folders if (space := free_mb(folder)) is not None), default=0)
+        health = self._parts.health
+        if free < wanted:
+            detail = f"{free} MB free, results.min_free_mb is {wanted}"
+            if health.raise_problem("disk_low", detail):
+                _log.error("disk_low: %s; inspection waits until there is space, images stay where they are", detail)
+        elif health.clear_problem("disk_low"):
+            _log.info("disk_low is over; inspection goes on")
+        self._parts.intake.pause(free < wanted)
+
+    def keep_house(self) -> None:
+        """Let go of what is older than ``results.keep_days`` and wholly delivered; a disk in trouble is for later."""
+        oldest = self._clock.now() - timedelta(days=self._config.results.keep_days)
+        ledger, files = self._parts.ledger, self._parts.files
+        try:
+            while ledger.prune(oldest):
+                pass
+            if files is not None:
+                files.prune(oldest, ledger.oldest_undelivered(files.name))
+        except (RetryError, OSError) as error:
+            _log.warning("old results were not removed: %s; tried again in %g s", error, HOUSEKEEPING_S)
+
+
+def _quantile(ordered: list[float], part: float) -> float | None:
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else None
