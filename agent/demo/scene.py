@@ -19,8 +19,8 @@ from agent.demo.recording import SIZE, Recording, recording
 
 __all__ = ["KINDS", "SIZE", "Recording", "recording", "render"]
 
-# A recording's still layers take some 15 MB at full size: a camera shows one recording, a worker a few in turn.
-_stage = lru_cache(maxsize=3)(stage.build)
+# A recording's still layers take some 20 MB at full size: a camera shows one recording, or two in turn.
+_stage = lru_cache(maxsize=2)(stage.build)
 
 
 def render(recording: Recording, kind: int, index: int, size: tuple[int, int] = SIZE) -> npt.NDArray[np.uint8]:
