@@ -165,10 +165,7 @@ def _to_8_bit(image: PilImage) -> PilImage:
         return image
     if mode.startswith("I;16") or mode == "I":
         # Pillow opens 16-bit gray as "I;16" or, from some formats, as 32-bit "I".
-        levels = np.asarray(image).astype(np.int64)
-        if levels.size and (levels.min() < 0 or levels.max() > 65535):
-            raise ImageError("unsupported_format", "32-bit gray levels; save 8 or 16 bits a pixel")
-        return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+        return _from_16_bit(np.asarray(image))
     if mode in ("1", "LA", "La"):
         return image.convert("L")
     if mode == "P":
@@ -177,6 +174,17 @@ def _to_8_bit(image: PilImage) -> PilImage:
     if mode in ("RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "PA"):
         return image.convert("RGB")
     raise ImageError("unsupported_format", f"pixels of mode {mode}; save 8 or 16-bit gray, RGB, RGBA or CMYK")
+
+
+def _from_16_bit(levels: np.ndarray) -> PilImage:
+    """Levels 0…65535 [height, width] to 8-bit gray, some rows at a time: large pictures must not need large sums."""
+    gray = np.empty(levels.shape, np.uint8)
+    for top in range(0, len(levels), 64):
+        rows = levels[top : top + 64].astype(np.int64)
+        if rows.min() < 0 or rows.max() > 65535:
+            raise ImageError("unsupported_format", "32-bit gray levels; save 8 or 16 bits a pixel")
+        gray[top : top + 64] = (rows + 128) // 257
+    return Image.fromarray(gray)
 
 
 def _taken_at(exif: Image.Exif) -> datetime | None:
