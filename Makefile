@@ -34,12 +34,12 @@ training: $(VENV)/.training
 demo-bundle: $(VENV)/.training
 	$(BIN)/weldwatch-train demo-bundle $(if $(WEIGHTS),--weights $(WEIGHTS))
 
-# A mosquitto to deliver to, and strace to read the order of syncs from.
+# A mosquitto to deliver to, strace to read the order of syncs from, jq for the examples of the documentation.
 .PHONY: system-packages
 system-packages:
-	@PATH="$$PATH:/usr/sbin"; if ! { command -v mosquitto && command -v mosquitto_sub && command -v strace; } >/dev/null; then \
+	@PATH="$$PATH:/usr/sbin"; if ! { command -v mosquitto && command -v mosquitto_sub && command -v strace && command -v jq; } >/dev/null; then \
 		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-			mosquitto mosquitto-clients strace; fi
+			mosquitto mosquitto-clients strace jq; fi
 
 $(VENV)/bin/python:
 	@case "$(PY_VERSION)" in 3.10|3.11|3.12|3.13) ;; *) \
