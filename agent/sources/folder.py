@@ -137,7 +137,7 @@ class FolderSource:
         for folder in heard.folders:
             if not files.is_hidden(folder):
                 self._take_up(self._new_scan().walk(folder))
-        self._look_at(path for path in heard.files if self._patterns.match_path(path))
+        self._look_at(path for path in heard.files if self._patterns.match(files.split(path)[1]))
 
     def _look_at(self, paths: Iterable[bytes]) -> None:
         """See how these files are by now."""

@@ -25,11 +25,6 @@ class Patterns:
         """Whether a base name is that of an image."""
         return not name.startswith(b".") and self._matches(os.fsdecode(name).lower()) is not None
 
-    def match_path(self, path: bytes) -> bool:
-        """The same for a relative path: no folder on the way may be a dot folder."""
-        folder, name = files.split(path)
-        return self.match(name) and not files.is_hidden(folder)
-
 
 class Scan:
     """One walk. After ``walk`` is used up, ``errors``, ``folders`` and ``hidden`` tell how it went."""

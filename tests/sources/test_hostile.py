@@ -6,11 +6,16 @@ import logging
 import os
 import socket
 import time
+from datetime import timezone
 from pathlib import Path
 
 import pytest
 
+from agent.clock import SystemClock
+from agent.health import Health
 from agent.sources import intake
+from agent.sources.files import signature_of
+from agent.sources.identity import Names
 
 
 def aged(path: Path, data: bytes) -> Path:
@@ -232,3 +237,13 @@ def test_bad_sidecars_cost_the_ids_and_not_the_frame(bench, png, caplog):
     counters = running.health.counters()
     assert (counters["sidecar_bad"], counters["identity_unknown"]) == (3, 3)
     assert len([line for line in warnings_of(caplog) if "sidecar" in line]) == 3
+
+
+def test_a_file_that_became_a_link_at_the_last_moment_is_not_read(bench, png):
+    """What the link points to has the very signature that was seen."""
+    target = aged(bench.folder / "outside.png", png)
+    os.symlink(target, bench.captures / "a.png")
+    names = Names(None, timezone.utc)
+    taking = intake.Intake("captures", os.fsencode(bench.captures), names, Health(), SystemClock(), lambda *_: None)
+    assert isinstance(taking.read(b"a.png", signature_of(target.stat())), intake.NotAFile)
+    assert isinstance(taking.read(b"gone.png", signature_of(target.stat())), intake.Gone)

@@ -142,7 +142,7 @@ def test_a_network_mount_is_told_by_its_file_system(tmp_path, monkeypatch):
 def test_on_a_network_mount_half_a_file_with_an_old_time_gets_its_patience(bench, png, monkeypatch, caplog):
     """The server's clock is behind: what is being written now looks a minute old."""
     monkeypatch.setattr(watch, "is_remote", lambda root: True)
-    running = bench.watch(rescan_s=0.1, incomplete_s=60.0)
+    running = bench.watch(rescan_s=0.1, incomplete_s=30.0)
     assert running.source.state()["state"] == "polling"
     aged(bench.captures / "a.png", png[:50])
     running.until(lambda: running.health.counters().get("files_incomplete", 0) >= 1)
@@ -241,6 +241,33 @@ def test_more_files_than_fit_in_waiting_come_all_the_same(bench, png, monkeypatc
     running = bench.once() if once else bench.start(rescan_s=60.0)
     running.until_frames(333)
     assert len(set(running.names())) == 333
+
+
+def test_what_is_not_committed_yet_is_not_offered_twice(bench, png, monkeypatch):
+    """While a frame waits in the queue its file is met by scans, and events."""
+    monkeypatch.setattr(bench.ledger, "seen", lambda keys: set())
+    running = bench.watch(rescan_s=0.1)
+    path = aged(bench.captures / "a.png", png)
+    running.until_frames(1)
+    os.close(os.open(path, os.O_WRONLY))  # closed by a writer who changed nothing
+    for number in range(5):
+        (bench.captures / f"{number}.png").write_bytes(png)
+        running.until_frames(2 + number)
+    assert len(set(running.names())) == 6
+
+
+def test_a_rescan_asks_the_ledger_nothing_about_what_is_done(bench, png, monkeypatch):
+    for number in range(30):
+        aged(bench.captures / f"{number}.png", png)
+    running = bench.watch(rescan_s=0.1)
+    running.until_frames(30)
+    asked: list[bytes] = []
+    really = bench.ledger.seen
+    monkeypatch.setattr(bench.ledger, "seen", lambda keys: asked.extend(keys) or really(keys))
+    for number in range(3):
+        (bench.captures / f"new{number}.png").write_bytes(png)
+        running.until_frames(31 + number)
+    assert len(set(asked)) <= 2 * 3  # the new ones only, as they were first seen and as they settled
 
 
 def test_what_the_ledger_has_is_not_even_read(bench, png, monkeypatch):
