@@ -140,7 +140,7 @@ class TestALineThatRuns:
             process.communicate()
 
 
-def test_the_node_red_flow_is_one_and_its_function_is_javascript_of_our_words() -> None:
+def test_the_node_red_flow_is_wired_and_reads_our_fields() -> None:
     (flow,) = (json.loads(block) for block in blocks("results.md", "json"))
     ids = {node["id"] for node in flow}
     assert all(target in ids for node in flow for wire in node.get("wires", []) for target in wire)
