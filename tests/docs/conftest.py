@@ -68,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     (acl,) = (block for block in blocks("topics.md", "text") if "topic write" in block)
     # Whoever only looks is nobody in particular; the station and the consumer are those of the page.
     (root / "acl").write_text(f"topic read weldwatch/#\n{acl}", encoding="utf-8")
-    with Mosquitto(root / "broker", lines=["user root", f"acl_file {root / 'acl'}"]) as broker:
+    with Mosquitto(root / "broker", lines=[f"acl_file {root / 'acl'}"]) as broker:
         _configure(root, broker.port)
         done = weldwatch("run", "--once", "--config", root / "config" / "agent.yaml")
         assert done.returncode == 0, done.stderr
