@@ -92,7 +92,8 @@ def make_bundle(
         metrics = _metrics(found, data, test, recipe, temperature, worst)
         golden, pictures = _golden(found, val, recipe)
     entries = {f"model/{name}.onnx": content for name, content in files.items()} | pictures
-    entries |= report.entries(metrics, data, test, {name: one.test for name, one in found.items()}, history, recipe)
+    page = report.render(metrics, report.about(data, recipe, history), test, {n: one.test for n, one in found.items()})
+    entries |= {"report/report.html": page.encode(), "report/metrics.json": report.as_json(metrics)}
     manifest = Manifest(
         name=recipe.name, version=recipe.version, created_at=iso_utc((clock or SystemClock()).now()),
         notice=_notice(recipe, data), labels=recipe.labels,
@@ -158,8 +159,9 @@ def _look(model: OnnxModel, val: Frames, test: Frames, recipe: Recipe, temperatu
     on_val, on_test = defect(val, f"{model.variant} on validation"), defect(test, f"{model.variant} on test")
     choice = recipe.decision
     threshold = statistics.choose_threshold(
-        on_val, val.bad, val.recording, choice.escape_rate, confidence=choice.confidence, draws=choice.draws
-    )
+        on_val, val.bad, val.recording, choice.escape_rate, overkill=choice.overkill_rate,
+        confidence=choice.confidence, draws=choice.draws,
+    )  # fmt: skip
     band = statistics.review_band(on_val, threshold, choice.review_share)
     rule = DecisionRule(good=[0], threshold=threshold.value, review=band, temperature=temperature)
     return _Variant(model, on_val, on_test, threshold, rule)

@@ -26,8 +26,8 @@ class EpochFacts(msgspec.Struct, frozen=True):
 
     epoch: int
     loss: float | None
-    val_loss: float
-    val_auc: float
+    val_loss: float | None  #: None without validation frames
+    val_auc: float | None
     rate: float
 
 
@@ -52,8 +52,9 @@ class State:
 
     @property
     def best(self) -> EpochFacts:
-        """The epoch with the least validation loss."""
-        return min(self.history, key=lambda one: one.val_loss)
+        """The epoch with the least validation loss; the last one where nothing is validated."""
+        known = [(one.val_loss, one) for one in self.history if one.val_loss is not None]
+        return min(known, key=lambda pair: pair[0])[1] if known else self.history[-1]
 
     def note(self, model: Any, facts: EpochFacts) -> None:
         """Take an epoch into the history; keep its weights if it is the best."""

@@ -83,6 +83,23 @@ def _parser() -> argparse.ArgumentParser:
     _quotas(one)
     _fitting(one)
 
+    one = add("evaluate", "measure a bundle on labelled frames, or recipes by grouped cross-validation", _evaluate)
+    one.add_argument("--data", type=Path, required=True, help=_DATA)
+    one.add_argument("--bundle", type=Path, help="the .pipeline file to measure, through the agent's own session")
+    one.add_argument(
+        "--side", choices=["train", "val", "test"], default="test", help="of a prepared set (default test)"
+    )
+    one.add_argument("--seen-too", action="store_true", help="also the recordings that taught or tuned the bundle")
+    one.add_argument(
+        "--folds", type=_count, metavar="K", help="cross-validate recipes by recording instead; small sets"
+    )
+    one.add_argument("--recipe", action="append", help="with --folds; several: the choice is made inside the folds")
+    one.add_argument("--seeds", type=_count, default=3, help="with --folds: how often, with other folds (default 3)")
+    one.add_argument("--weights", metavar="PATH", action="append", help="with --folds: for each --recipe in turn")
+    one.add_argument("--out", type=Path, help="folder for evaluation.html and evaluation.json")
+    one.add_argument("--workers", type=_count, help="processes that read frames (default: all processors)")
+    one.add_argument("--json", action="store_true", help="all figures as JSON on stdout")
+
     one = add("export", "write the trained model as ONNX files", _export)
     one.add_argument("--data", type=Path, help="the prepared set (default: OUT/prepared)")
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -184,6 +201,49 @@ def _train(options: argparse.Namespace) -> int:
         chain.train(data, options.out, recipe, tell, resume=options.resume)
     print(f"{options.out / chain.RUN}: trained; weldwatch-train bundle --out {options.out} makes the bundle")
     return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from training import assess, report
+    from training.progress import shown
+
+    if (options.bundle is None) == (options.folds is None):
+        raise UsageError("evaluate: give either --bundle FILE (measure it) or --folds K (cross-validate recipes)")
+    with shown() as tell:
+        if options.bundle is not None:
+            found = assess.assess(
+                options.bundle, options.data, side=options.side, seen_too=options.seen_too, workers=options.workers,
+                tell=tell,
+            )  # fmt: skip
+        else:
+            recipes = _fold_recipes(options)
+            found = assess.folds(
+                options.data, recipes, folds=options.folds, seeds=options.seeds, workers=options.workers, tell=tell
+            )
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        page = report.render(found.metrics, found.about, found.frames, found.defect)
+        (options.out / "evaluation.html").write_text(page, encoding="utf-8")
+        (options.out / "evaluation.json").write_bytes(report.as_json(found.metrics))
+    if options.json:
+        print(msgspec.json.encode(found.metrics).decode())
+        return 0
+    for line in [*found.about.notes, *report.lines(found.metrics)]:
+        print(line)
+    if options.out is not None:
+        print(f"the report is {options.out / 'evaluation.html'}")
+    return 0
+
+
+def _fold_recipes(options: argparse.Namespace) -> list[Recipe]:
+    recipes = [load_recipe(one) for one in options.recipe or [DEFAULT]]
+    weights = options.weights or []
+    if len(weights) > len(recipes):
+        raise UsageError(f"{len(weights)} --weights for {len(recipes)} --recipe; give one for each recipe, in order")
+    replace = msgspec.structs.replace
+    for at, path in enumerate(weights):
+        recipes[at] = replace(recipes[at], model=replace(recipes[at].model, weights=path))
+    return recipes
 
 
 def _export(options: argparse.Namespace) -> int:

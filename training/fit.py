@@ -51,10 +51,10 @@ def quiet(_what: str, _done: int, _total: int, _words: str) -> None:
 
 
 def fit(
-    train: Frames, val: Frames, recipe: Recipe, run: Path | None, *, data_digest: str, resume: bool = False,
+    train: Frames, val: Frames | None, recipe: Recipe, run: Path | None, *, data_digest: str, resume: bool = False,
     tell: Tell = quiet,
 ) -> Fitted:  # fmt: skip
-    """Fit on `train`, choose the epoch on `val`; keeps checkpoints in `run` (None: keeps nothing).
+    """Fit on `train`, choose the epoch on `val` (None: keep the last); keeps checkpoints in `run` (None: nothing).
 
     Raises UsageError where `run` holds another training, FatalError where the loss is no number any more.
     """
@@ -90,10 +90,10 @@ def fit(
 
 
 def _fine_tune(
-    model: Any, train: Frames, val: Frames, recipe: Recipe, state: State, run: Path | None, tell: Tell
+    model: Any, train: Frames, val: Frames | None, recipe: Recipe, state: State, run: Path | None, tell: Tell
 ) -> None:
     for epoch in range(len(state.history), recipe.train.epochs + 1):
-        if epoch - 1 - state.best.epoch >= recipe.train.patience:
+        if val is not None and epoch - 1 - state.best.epoch >= recipe.train.patience:
             break
         steps = -(-len(train) // recipe.train.batch)
         told = _Told(tell, f"epoch {epoch} of {recipe.train.epochs}", steps).callback()
@@ -106,26 +106,32 @@ def _fine_tune(
         state.note(model, EpochFacts(epoch, loss, *_validate(model, val), rate))
         state.save(run, model)
         last = state.history[-1]
-        tell("epoch", epoch, recipe.train.epochs, f"loss {last.val_loss:.3f}, AUC {last.val_auc:.3f} on validation")
+        if val is not None:
+            words = f"loss {last.val_loss:.3f}, AUC {last.val_auc:.3f} on validation"
+            tell("epoch", epoch, recipe.train.epochs, words)
 
 
 def fit_head(model: Any, train: Frames, recipe: Recipe, tell: Tell = quiet) -> None:
     """Set the head by logistic regression on the backbone's features; the rest stays as it is."""
-    from sklearn.linear_model import LogisticRegression
-
     blocks = [embed(model, train.gray, tell=tell)]
     for copy in range(recipe.train.head_copies):
         blocks.append(embed(model, train.gray, seed=(recipe.seed, copy + 1), recipe=recipe, tell=tell))
-    features, labels = np.concatenate(blocks), np.tile(train.label, len(blocks))
+    slope, offset = head(np.concatenate(blocks), np.tile(train.label, len(blocks)), recipe)
+    # The margin (defect minus good) shared between the two logits, so that both start alike.
+    kernel, bias = np.stack([-slope, slope], axis=1) / 2, np.array([-offset, offset]) / 2
+    model.get_layer(LOGITS).set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+
+
+def head(features: NDArray[np.float32], labels: NDArray[np.int64], recipe: Recipe) -> tuple[NDArray[np.float64], float]:
+    """Slope [c] and offset of the margin by logistic regression on embeddings [n, c]."""
+    from sklearn.linear_model import LogisticRegression
+
     # One scale for all: scaling each feature by itself would raise those that hardly move, and with them noise.
     scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
     weight = "balanced" if recipe.train.class_weights else None
     found = LogisticRegression(C=recipe.train.head_strength, max_iter=5000, class_weight=weight)
     found.fit(features / scale, labels)
-    slope, offset = found.coef_[0] / scale, float(found.intercept_[0])
-    # The margin (defect minus good) shared between the two logits, so that both start alike.
-    kernel, bias = np.stack([-slope, slope], axis=1) / 2, np.array([-offset, offset]) / 2
-    model.get_layer(LOGITS).set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    return np.asarray(found.coef_[0] / scale, dtype=np.float64), float(found.intercept_[0])
 
 
 def embed(
@@ -167,8 +173,10 @@ def versions() -> dict[str, str]:
     return {"tensorflow": tf.__version__, "keras": keras.__version__, "numpy": np.__version__}
 
 
-def _validate(model: Any, val: Frames) -> tuple[float, float]:
+def _validate(model: Any, val: Frames | None) -> tuple[float | None, float | None]:
     """Log loss with both classes weighing the same, and AUC."""
+    if val is None:
+        return None, None
     margin = margins(model, val.gray)
     weights = np.where(val.bad, 0.5 / max(val.bad.sum(), 1), 0.5 / max((~val.bad).sum(), 1))
     loss = statistics.log_loss(margin, val.bad, weights=weights)

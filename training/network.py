@@ -1,6 +1,9 @@
 """The network: a MobileNet backbone, average pooling, and two logits.
 
-    input [N,128,128,3] 0…1 ─▶ 2x − 1 ─▶ backbone ─▶ map [N,h,w,c] ─▶ mean ─▶ embedding [N,c] ─▶ dropout ─▶ logits [N,2]
+    input [N,128,128,3] 0…1 ─▶ 2 x^tone − 1 ─▶ backbone ─▶ map [N,h,w,c] ─▶ mean ─▶ embedding [N,c]
+                            ─▶ dropout ─▶ logits [N,2]
+
+With `mirrored` the map is the mean of the frame's map and of its mirror image's map, turned back.
 
 Invariants: the scaling that the backbone was trained with is inside; batch norm never leaves its trained statistics;
 logits are float32 whatever the precision inside. Logit 0 is no defect, logit 1 defect.
@@ -51,12 +54,22 @@ def build(recipe: ModelRecipe, *, size: tuple[int, int] = (128, 128)) -> Any:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     inputs = keras.Input(shape, name="input")
-    scaled = keras.layers.Rescaling(2.0, offset=-1.0, name="scale")(inputs)
+    toned = inputs if recipe.tone == 1 else keras.ops.power(keras.ops.maximum(inputs, 1e-6), recipe.tone)
+    scaled = keras.layers.Rescaling(2.0, offset=-1.0, name="scale")(toned)
     found = backbone(scaled, training=False)
+    if recipe.mirrored:
+        found = (found + _mirror(backbone(_mirror(scaled), training=False))) / 2
     embedding = keras.layers.GlobalAveragePooling2D(name=EMBEDDING, dtype="float32")(found)
     dropped = keras.layers.Dropout(recipe.dropout, name="dropout", dtype="float32")(embedding)
     logits = keras.layers.Dense(2, name=LOGITS, dtype="float32", kernel_initializer="zeros")(dropped)
     return keras.Model(inputs, logits, name="weldwatch")
+
+
+def _mirror(maps: Any) -> Any:
+    """Left and right exchanged, [N,h,w,c]; as a look-up, which every exporter knows."""
+    import keras
+
+    return keras.ops.take(maps, list(range(maps.shape[2] - 1, -1, -1)), axis=2)
 
 
 def origin(recipe: ModelRecipe) -> WeightsOrigin:

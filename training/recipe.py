@@ -49,6 +49,8 @@ class Model(_Section, frozen=True, kw_only=True):
     weights: str = "imagenet"  #: "imagenet" (Keras finds or downloads them), "random", or a file's path
     weights_origin: str | None = None
     weights_licence: str | None = None
+    tone: Annotated[float, Meta(gt=0, le=2)] = 1.0  #: fixed exponent on gray levels; below 1 lifts the dark frames
+    mirrored: bool = False  #: look at the frame and its mirror image; twice the work of one
     dropout: Share = 0.2
 
 
@@ -85,7 +87,8 @@ class Train(_Section, frozen=True, kw_only=True):
 class Choice(_Section, frozen=True, kw_only=True):
     """How the operating point is chosen on validation recordings."""
 
-    escape_rate: Share = 0.02  #: aimed at: share of defective frames that pass
+    escape_rate: Share = 0.02  #: at most: share of defective frames that pass
+    overkill_rate: Share = 0.01  #: share of good frames that may be rejected without asking: it buys fewer escapes
     review_share: Share = 0.02  #: at most this share of frames goes to a person (NotDecidable); 0: none
     confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95
     draws: Annotated[int, Meta(ge=100, le=100_000)] = 1000  #: of the bootstrap over recordings

@@ -10,6 +10,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -35,39 +36,54 @@ figcaption{font-size:11px;line-height:1.3;overflow-wrap:anywhere}.bad{color:#b00
 """
 
 
-def entries(
-    metrics: dict[str, Any], data: Dataset, test: Frames, defect: Mapping[str, F64], history: Mapping[str, Any],
-    recipe: Recipe,
-) -> dict[str, bytes]:  # fmt: skip
-    """`report/report.html` and `report/metrics.json` of a bundle."""
-    page = render(metrics, data, test, defect, history, recipe)
-    figures = msgspec.json.format(msgspec.json.encode(metrics), indent=1) + b"\n"
-    return {"report/report.html": page.encode(), "report/metrics.json": figures}
+@dataclass(frozen=True)
+class About:
+    """What a report says beside the figures: the title, the data in numbers and words, and how the model came to be."""
+
+    title: str
+    digest: str  #: of the data
+    counts: Mapping[str, Mapping[str, int]]  #: side to class (and "recordings") to frames
+    notes: Sequence[str]
+    recipe: Mapping[str, Any]
+    history: Mapping[str, Any]  #: training.json; empty where it is not at hand
 
 
-def render(
-    metrics: dict[str, Any], data: Dataset, test: Frames, defect: Mapping[str, F64], history: Mapping[str, Any],
-    recipe: Recipe,
-) -> str:  # fmt: skip
-    """The whole page."""
+def about(data: Dataset, recipe: Recipe, history: Mapping[str, Any]) -> About:
+    """The words for a bundle's own report."""
+    index = data.index
+    left_out = (
+        f"{len(index.unreadable)} frames unreadable, {len(index.duplicates)} repeated, {index.available} labelled in "
+        f"all; split by {index.split}"
+    )
+    notes = [*index.warnings, left_out]
+    return About(f"{recipe.name} {recipe.version}", index.digest, data.counts(), notes, as_data(recipe), history)
+
+
+def as_json(metrics: Mapping[str, Any]) -> bytes:
+    """The figures as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(metrics), indent=1) + b"\n"
+
+
+def render(metrics: Mapping[str, Any], about: About, test: Frames, defect: Mapping[str, F64]) -> str:
+    """The whole page. `defect` holds each variant's defect probabilities of the frames `test`."""
     first = next(iter(metrics["variants"]))
-    head = f"{recipe.name} {recipe.version}"
     parts = [
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_e(head)}: evaluation</title>'
-        f"<style>{_CSS}</style><h1>{_e(head)}</h1>",
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_e(about.title)}: evaluation</title>'
+        f"<style>{_CSS}</style><h1>{_e(about.title)}</h1>",
         *(f'<p class="loud">{_e(text)}</p>' for text in _loud(metrics)),
-        _summary(metrics, first, data),
+        _summary(metrics, first, about),
         _variants_table(metrics),
         '<h2>Pictures</h2><div class="plots">',
-        *_pictures(metrics, first, test, defect, history),
+        *_pictures(metrics, first, test, defect, about.history),
         "</div>",
         _classes_table(metrics["variants"][first]["test"]),
+        _folds_table(metrics.get("folds")),
         _recordings_table(metrics["variants"][first]["test"]),
         _worst(metrics["variants"][first]["test"], test, defect[first]),
-        _data(data),
-        _recipe(recipe, history),
+        _data(about),
+        _recipe(about),
     ]
-    return "\n".join(parts) + "</html>\n"
+    return "\n".join(part for part in parts if part) + "</html>\n"
 
 
 def _loud(metrics: Mapping[str, Any]) -> list[str]:
@@ -79,32 +95,44 @@ def _loud(metrics: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _summary(metrics: Mapping[str, Any], first: str, data: Dataset) -> str:
+def _summary(metrics: Mapping[str, Any], first: str, about: About) -> str:
     one = metrics["variants"][first]
-    test, promised = one["test"], one["promised"]
-    kept = "and it was kept" if promised["kept"] else '<b class="bad">and it was not kept</b>'
-    return (
+    test, promised = one["test"], one.get("promised")
+    aim = (
+        f"chosen on validation for at most {promised['target']:.1%} escapes" if promised else "which the bundle carries"
+    )
+    said = (
         f"<p>On {test['frames']} frames of {test['recordings']} recordings that took no part in training, the AUC is "
-        f"<b>{_interval(test['auc'])}</b>. At the threshold {promised['value']:.3f}, chosen on validation for "
-        f"{promised['target']:.1%} escapes, <b>{_percent(test['escape_rate'])}</b> of the defective frames escape and "
-        f"<b>{_percent(test['overkill_rate'])}</b> of the good ones are rejected. Validation promised escapes within "
-        f"{_range(promised['escapes'])}, {kept}. In brackets: {promised['escapes']['confidence']:.0%} intervals by "
-        "bootstrap over recordings.</p>"
-        f"<p class='note'>Calibration error (ECE) {test['ece']:.3f} after temperature {metrics['temperature']:.2f}. "
-        f"Keras and the agent's session differ by {metrics['parity']['keras_to_agent']:.1e} at most. "
-        f"Data {_e(data.index.digest[:16])}…</p>"
+        f"<b>{_interval(test['auc'])}</b>. At the threshold {test['threshold']:.3f}, {aim}, "
+        f"<b>{_percent(test['escape_rate'])}</b> of the defective frames escape and "
+        f"<b>{_percent(test['overkill_rate'])}</b> of the good ones are rejected. "
+    )
+    if promised:
+        kept = "and it was kept" if promised["kept"] else '<b class="bad">and it was not kept</b>'
+        said += f"Validation promised escapes within {_range(promised['escapes'])}, {kept}. "
+    return (
+        f"{said}In brackets: {test['auc']['confidence']:.0%} intervals by bootstrap over recordings.</p>"
+        f"<p class='note'>Calibration error (ECE) {test['ece']:.3f}"
+        + (f" after temperature {metrics['temperature']:.2f}" if "temperature" in metrics else "")
+        + "."
+        + (
+            f" Keras and the agent's session differ by {metrics['parity']['keras_to_agent']:.1e} at most."
+            if "parity" in metrics
+            else ""
+        )
+        + f" Data {_e(about.digest[:16])}…</p>"
     )
 
 
 def _variants_table(metrics: Mapping[str, Any]) -> str:
     rows = []
     for name, one in metrics["variants"].items():
-        test, band = one["test"], one["test"]["review_band"]
+        test, band, promised = one["test"], one["test"]["review_band"], one.get("promised")
+        known = f" [{promised['low']:.4f}, {promised['high']:.4f}]" if promised else ""
         rows.append(
             [
-                _e(name), _interval(test["auc"]),
-                f"{one['promised']['value']:.4f} [{one['promised']['low']:.4f}, {one['promised']['high']:.4f}]",
-                _percent(test["escape_rate"]), _range(one["promised"]["escapes"]), _percent(test["overkill_rate"]),
+                _e(name), _interval(test["auc"]), f"{test['threshold']:.4f}{known}", _percent(test["escape_rate"]),
+                _range(promised["escapes"]) if promised else "–", _percent(test["overkill_rate"]),
                 f"{band[0]:.3f} … {band[1]:.3f}: {_percent(test['with_review']['review_share'])}" if band else "none",
                 f"{test['ece']:.3f}",
             ]
@@ -142,6 +170,21 @@ def _classes_table(test: Mapping[str, Any]) -> str:
     return "<h2>By class</h2>" + _table(titles, rows)
 
 
+def _folds_table(folds: Mapping[str, Any] | None) -> str:
+    """Grouped cross-validation: every recipe tried, with the probe that it has to beat."""
+    if not folds:
+        return ""
+    rows = [
+        [_e(name), _interval(one["auc"]), " ".join(f"{value:.3f}" for value in one["by_seed"])]
+        for name, one in folds["figures"].items()
+    ]
+    return (
+        f"<h2>Grouped cross-validation, {folds['folds']} folds, {folds['seeds']} seeds</h2>"
+        + _table(["what", "AUC by recording", "each seed"], rows)
+        + "".join(f"<p class='note'>{_e(text)}</p>" for text in folds["notes"])
+    )
+
+
 def _recordings_table(test: Mapping[str, Any]) -> str:
     rows = [
         [
@@ -168,23 +211,16 @@ def _worst(test: Mapping[str, Any], frames: Frames, defect: F64) -> str:
     return "\n".join(parts)
 
 
-def _data(data: Dataset) -> str:
-    counts = data.counts()
-    names = list(next(iter(counts.values())))
-    rows = [[_e(name), *(str(counts[side][name]) for side in counts)] for name in names]
-    said = "".join(f"<li>{_e(text)}</li>" for text in data.index.warnings)
-    return (
-        "<h2>Data</h2>"
-        + _table(["frames", *counts], rows)
-        + (f"<ul>{said}</ul>" if said else "")
-        + f"<p class='note'>{len(data.index.unreadable)} frames unreadable, {len(data.index.duplicates)} repeated, "
-        f"{data.index.available} labelled in all; split by {_e(data.index.split)}.</p>"
-    )
+def _data(about: About) -> str:
+    names = list(next(iter(about.counts.values())))
+    rows = [[_e(name), *(str(about.counts[side][name]) for side in about.counts)] for name in names]
+    said = "".join(f"<li>{_e(text)}</li>" for text in about.notes)
+    return "<h2>Data</h2>" + _table(["frames", *about.counts], rows) + f"<ul>{said}</ul>"
 
 
-def _recipe(recipe: Recipe, history: Mapping[str, Any]) -> str:
-    text = msgspec.yaml.encode(as_data(recipe)).decode()
-    made = ", ".join(f"{name} {version}" for name, version in dict(history.get("made_with", {})).items())
+def _recipe(about: About) -> str:
+    text = msgspec.yaml.encode(dict(about.recipe)).decode()
+    made = ", ".join(f"{name} {version}" for name, version in dict(about.history.get("made_with", {})).items())
     return f"<h2>Recipe</h2><pre>{_e(text)}</pre><p class='note'>{_e(made)}</p>"
 
 
@@ -228,10 +264,14 @@ def lines(metrics: Mapping[str, Any]) -> list[str]:
     """The figures in a few lines for a terminal."""
     said = _loud(metrics)
     for name, one in metrics["variants"].items():
-        test = one["test"]
+        test, promised = one["test"], one.get("promised")
+        aim = f" (promised {_range(promised['escapes'])})" if promised else ""
         said.append(
-            f"{name}: AUC {_interval(test['auc'])}, escapes {_percent(test['escape_rate'])} (promised "
-            f"{_range(one['promised']['escapes'])}), overkill {_percent(test['overkill_rate'])}, "
-            f"ECE {test['ece']:.3f}, on {test['frames']} frames of {test['recordings']} recordings"
+            f"{name}: AUC {_interval(test['auc'])}, escapes {_percent(test['escape_rate'])}{aim}, overkill "
+            f"{_percent(test['overkill_rate'])}, ECE {test['ece']:.3f}, on {test['frames']} frames of "
+            f"{test['recordings']} recordings"
         )
+    for name, one in (metrics.get("folds") or {"figures": {}})["figures"].items():
+        seeds = " ".join(f"{value:.3f}" for value in one["by_seed"])
+        said.append(f"{name}: AUC by recording {_interval(one['auc'])} (seeds {seeds})")
     return said

@@ -100,24 +100,37 @@ def interval(
     return Interval(value, float(min(low, value)), float(max(high, value)), confidence, count)
 
 
-def threshold_for_escapes(defect: F64, bad: Bools, target: float, weights: F64 | None = None) -> F64:
-    """The largest threshold at which at most `target` of the defective frames score below it; float [b] (or [1]).
+def operating_threshold(defect: F64, bad: Bools, escapes: float, overkill: float, weights: F64 | None = None) -> F64:
+    """The threshold that lets at most the share `escapes` of the defective frames score below it; float [b] (or [1]).
 
-    A frame scoring at or above the threshold is NotOK. NaN where a draw has no defective frame.
+    A frame at or above the threshold is NotOK. Among the thresholds that keep to it the lowest is taken that costs no
+    more overkill than the highest one does, or than the share `overkill`: an escape that saves no good frame is never
+    accepted. Candidates lie midway, in logits, between neighbouring scores. NaN where a draw lacks either class.
     """
-    scores = defect[bad]
-    order = np.argsort(scores, kind="stable")
-    w = np.ones((1, len(scores))) if weights is None else np.atleast_2d(weights)[:, bad]
-    sorted_scores, w = scores[order], w[:, order]
+    order = np.argsort(defect, kind="stable")
+    scores, first = np.unique(defect[order], return_index=True)
+    w = np.ones((1, len(defect))) if weights is None else np.atleast_2d(weights)
     if not len(scores):
         return np.full(len(w), np.nan)
-    total = w.sum(axis=1)
-    # Setting the threshold to the k-th score lets pass what lies strictly below it.
-    first = np.searchsorted(sorted_scores, sorted_scores, side="left")
-    below = np.concatenate([np.zeros((len(w), 1)), np.cumsum(w, axis=1)], axis=1)[:, first]
-    allowed = below <= target * total[:, None] + 1e-9
-    chosen = sorted_scores[allowed.shape[1] - 1 - np.argmax(allowed[:, ::-1], axis=1)]
-    return np.where(total > 0, np.clip(chosen, _FINEST, 1.0), np.nan)
+    safe = np.clip(scores, _FINEST, 1 - _FINEST)
+    place = np.log(safe) - np.log1p(-safe)
+    ends = np.concatenate([[place[0] - 1], (place[1:] + place[:-1]) / 2, [place[-1] + 1]])
+    candidates = np.clip(1 / (1 + np.exp(-ends)), _FINEST, 1 - _FINEST)
+
+    def below(among: Bools) -> F64:
+        """Share of `among` under each candidate, [b, k + 1]."""
+        sums = np.cumsum(np.add.reduceat((w * among)[:, order], first, axis=1), axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.concatenate([np.zeros((len(w), 1)), sums], axis=1) / sums[:, -1:]
+
+    passed, rejected = below(bad), 1 - below(~bad)
+    kept = passed <= escapes + 1e-9
+    highest = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
+    rows = np.arange(len(w))
+    allowed = np.maximum(rejected[rows, highest], overkill)[:, None] + 1e-9
+    lowest = np.argmax(rejected <= allowed, axis=1)
+    known = (w @ bad > 0) & (w @ ~bad > 0)
+    return np.asarray(np.where(known, candidates[np.minimum(lowest, highest)], np.nan))
 
 
 @dataclass(frozen=True)
@@ -138,20 +151,21 @@ def choose_threshold(
     recordings: NDArray[np.generic],
     target: float,
     *,
+    overkill: float = 0.0,
     confidence: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Threshold:
-    """Choose on validation; promise by the out-of-bag bootstrap (Efron and Tibshirani 1997).
+    """Choose by `operating_threshold` on validation; promise by the out-of-bag bootstrap (Efron and Tibshirani 1997).
 
     Each draw chooses the threshold on the recordings drawn and measures it on those not drawn, so the promise holds the
     chance of both the choice and the new recordings. Raises ValueError without defective or without good frames.
     """
     if not bad.any() or bad.all():
         raise ValueError("a threshold needs good and defective frames")
-    value = float(threshold_for_escapes(defect, bad, target)[0])
+    value = float(operating_threshold(defect, bad, target, overkill)[0])
     weights = resample(recordings, draws, seed)
-    chosen = threshold_for_escapes(defect, bad, target, weights)
+    chosen = operating_threshold(defect, bad, target, overkill, weights)
     usable = ~np.isnan(chosen)
     tail = (1 - confidence) / 2
     low, high = np.quantile(chosen[usable], [tail, 1 - tail])
@@ -168,9 +182,9 @@ def choose_threshold(
         low, high = np.quantile(figures, [tail, 1 - tail])
         return Interval(now, float(min(low, now)), float(max(high, now)), confidence, count)
 
-    escapes = promise(passed, bad, float(rate(defect < value, bad)[0]))
-    overkill = promise(~passed, ~bad, float(rate(defect >= value, ~bad)[0]))
-    return Threshold(value, float(min(low, value)), float(max(high, value)), target, escapes, overkill)
+    escaping = promise(passed, bad, float(rate(defect < value, bad)[0]))
+    rejecting = promise(~passed, ~bad, float(rate(defect >= value, ~bad)[0]))
+    return Threshold(value, float(min(low, value)), float(max(high, value)), target, escaping, rejecting)
 
 
 def review_band(defect: F64, threshold: Threshold, most: float) -> tuple[float, float] | None:
@@ -187,22 +201,30 @@ def review_band(defect: F64, threshold: Threshold, most: float) -> tuple[float, 
     return None
 
 
-def log_loss(logits: F64, bad: Bools, temperature: float = 1.0, weights: F64 | None = None) -> float:
-    """Mean negative log likelihood (nats) of the margins `logits` (defect minus good) divided by `temperature`."""
-    margin = np.where(bad, logits, -logits) / temperature
+def log_loss(logits: F64, bad: Bools, weights: F64 | None = None) -> float:
+    """Mean negative log likelihood (nats) of the margins `logits` (defect minus good)."""
+    margin = np.where(bad, logits, -logits)
     return float(np.average(np.logaddexp(0.0, -margin), weights=weights))
 
 
-def fit_temperature(logits: F64, bad: Bools, low: float = 0.2, high: float = 20.0) -> float:
+def fit_temperature(logits: F64, bad: Bools, low: float = 0.05, high: float = 50.0) -> float:
     """The temperature with the least log loss (Guo et al. 2017), by golden section over its logarithm.
 
-    Temperatures outside `low`…`high` are not chosen: on data that is separated perfectly the loss has no minimum.
+    Targets are Platt's (1999): (n+ + 1)/(n+ + 2) and 1/(n- + 2) instead of 1 and 0, since n frames without an error do
+    not prove that there is none; so data that is separated perfectly has a minimum too.
     """
+    count = int(bad.sum())
+    target = np.where(bad, (count + 1) / (count + 2), 1 / (len(bad) - count + 2))
+
+    def loss(temperature: float) -> float:
+        margin = logits / temperature
+        return float(np.mean(target * np.logaddexp(0, -margin) + (1 - target) * np.logaddexp(0, margin)))
+
     ratio = (np.sqrt(5) - 1) / 2
     left, right = np.log(low), np.log(high)
     for _ in range(80):
         a, b = right - ratio * (right - left), left + ratio * (right - left)
-        if log_loss(logits, bad, float(np.exp(a))) <= log_loss(logits, bad, float(np.exp(b))):
+        if loss(float(np.exp(a))) <= loss(float(np.exp(b))):
             right = b
         else:
             left = a
