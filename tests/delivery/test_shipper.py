@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -181,7 +182,8 @@ def test_a_stop_ends_at_its_deadline(ledger: Ledger, health: Health) -> None:
 def test_trickling_results_share_a_call(ledger: Ledger, start: Start) -> None:
     sink = FakeSink(pace=Pace(batch=100, interval_s=0.3))
     start(sink)
+    began = time.monotonic()
     for n in range(20):
         commit(ledger, range(n, n + 1))
     sink.until(lambda: len(sink.taken) == 20)
-    assert sink.calls <= 5
+    assert sink.calls <= (time.monotonic() - began) / 0.3 + 2

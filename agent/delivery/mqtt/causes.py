@@ -57,6 +57,8 @@ def of_exception(error: Exception, timeout_s: float) -> str:
         return "is a name that nobody knows; check mqtt.host and the name server"
     if isinstance(error, ConnectionRefusedError):
         return "has nothing listening there; is the broker running, is mqtt.port right?"
+    if isinstance(error, ConnectionResetError):
+        return "broke off the TLS handshake; does it speak TLS on this port? check mqtt.port, or remove mqtt.tls"
     if isinstance(error, TimeoutError):
         return f"gave no answer within {timeout_s:g} s; check network and firewall"
     if isinstance(error, OSError):

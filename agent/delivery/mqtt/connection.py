@@ -76,6 +76,7 @@ class Connection:
         self._settings, self._session_s, self._on_message = settings, session_s, on_message
         self.ended = threading.Event()
         self.end: End | None = None
+        self.birth: Sent | None = None  #: the first message; once it is acknowledged, the broker does take messages
         self.receive_max, self.max_packet = 65_535, 268_435_455
         self._answered = threading.Event()
         self._refusal: str | None = None
@@ -105,6 +106,11 @@ class Connection:
         client.on_socket_open = self._tune
 
     # --- for the owner ---
+
+    @property
+    def proven(self) -> bool:
+        """The broker has acknowledged the first message of this connection."""
+        return self.birth is not None and self.birth.code is not None
 
     def open(self, on_end: Callable[[], None] = lambda: None) -> None:
         """Connect and wait for the broker's consent. ``RetryError`` with the cause when there is none.

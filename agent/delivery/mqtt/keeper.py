@@ -19,7 +19,7 @@ import msgspec
 
 from agent.clock import Clock, iso_utc
 from agent.delivery.mqtt.causes import TAKEN_OVER
-from agent.delivery.mqtt.connection import Connection, End, Sent, Will
+from agent.delivery.mqtt.connection import Connection, End, Will
 from agent.delivery.mqtt.settings import Settings
 from agent.errors import RetryError, UsageError
 from agent.health import Health
@@ -28,10 +28,13 @@ from agent.logs import log
 Status = Callable[[], dict[str, Any]]
 
 _LOG = log("mqtt")
-_BACKOFF_S = (0.2, 30.0)
-_TAKEN_OVER_BACKOFF_S = (10.0, 30.0)
-_GOOD_AFTER_S = 10.0  #: a connection that lasted so long begins again with the shortest pause
+_BACKOFF_S = (0.2, 10.0)
+_TAKEN_OVER_BACKOFF_S = (10.0, 30.0)  #: two stations under one name must not fight in a hot loop
+_GOOD_AFTER_S = 5.0  #: a connection that lasted so long begins again with the shortest pause
+_UNSTABLE_AFTER = 4  #: connections in a row that the broker accepted and closed sooner than that
+_GRACE_S = 2.0  #: so soon after our first connection, what another session says is our own last life's
 _WAS_AWAY_S = 60.0  #: how long the status tells that the broker was away
+_TWIN_GONE_S = 60.0  #: how long no other session must be heard for the alarm to end
 _SESSION_S = 3600  #: how long the broker keeps our session
 _ACK_S = 2.0
 
@@ -50,9 +53,10 @@ class Keeper:
         self._wake: Callable[[], None] = lambda: None
         self._cause: str | None = None
         self._away_since: str | None = None
-        self._failures, self._up_at = 0, 0.0
+        self._failures, self._short_lived, self._up_at = 0, 0, 0.0
+        self._connections = 0
+        self._twin_at = 0.0
         self._was_away_until: float | None = None
-        self._birth: Sent | None = None
 
     # --- for the sink ---
 
@@ -74,21 +78,17 @@ class Keeper:
     def connection(self, timeout: float) -> Connection | None:
         """The connection that is up, waiting for one at most ``timeout`` seconds."""
         with self._ready:
-            self._ready.wait_for(lambda: self._connection is not None or self._stopping.is_set(), timeout)
-            return self._connection
+            self._ready.wait_for(lambda: self._usable() is not None or self._stopping.is_set(), timeout)
+            return self._usable()
+
+    def _usable(self) -> Connection | None:
+        connection = self._connection
+        return None if connection is None or connection.ended.is_set() else connection
 
     @property
     def cause(self) -> str:
         """Why there is no connection at present."""
         return self._cause or f"broker {self._settings.address} is being connected to"
-
-    def proven(self) -> bool:
-        """The broker has acknowledged the status of the present connection: it does take our messages."""
-        return self._birth is not None and self._birth.code is not None
-
-    def useful(self) -> None:
-        """A result was acknowledged: the connection works."""
-        self._failures = 0
 
     def publish_status(self) -> None:
         """Publish the status soon; several wishes become one."""
@@ -116,6 +116,8 @@ class Keeper:
         will = Will(self._status_topic, self._payload("offline"))
         connection = Connection(self._settings, will, session_s=_SESSION_S, on_message=self._heard)
         connection.open(self._poke.set)
+        self._connections += 1
+        self._up_at = self._clock.monotonic()
         try:
             self._up(connection)
             self._tend(connection)
@@ -131,7 +133,6 @@ class Keeper:
         self._ended(connection.end)
 
     def _up(self, connection: Connection) -> None:
-        self._up_at = self._clock.monotonic()
         address = self._settings.address
         if self._health.clear_problem("broker_away"):
             now = iso_utc(self._clock.now())
@@ -140,22 +141,15 @@ class Keeper:
         _LOG.info("connected to broker %s as %s", address, self._settings.client_id)
         self._cause = self._away_since = None
         self._refresh.clear()
-        self._birth = connection.publish(self._status_topic, self._payload("online"), retain=True)
-        connection.subscribe(self._status_topic)
+        connection.subscribe(self._status_topic)  # first, so as to hear whose status stands there
+        connection.birth = connection.publish(self._status_topic, self._payload("online"), retain=True)
         self._set(connection)
         self._wake()
 
     def _tend(self, connection: Connection) -> None:
         """Until the connection ends or we stop: publish the status when asked to."""
         while not self._stopping.is_set() and not connection.ended.is_set():
-            now = self._clock.monotonic()
-            if self._was_away_until is not None and now >= self._was_away_until:
-                self._was_away_until = None
-                if self._health.clear_problem("broker_was_away"):
-                    self._refresh.set()
-            if now - self._up_at >= _GOOD_AFTER_S:
-                self._failures = 0
-                self._health.clear_problem("client_id_taken_over")
+            self._age(self._clock.monotonic())
             if self._refresh.is_set():
                 self._refresh.clear()
                 connection.publish(self._status_topic, self._payload("online"), retain=True)
@@ -163,28 +157,55 @@ class Keeper:
             self._poke.wait(1.0)
             self._poke.clear()
 
-    def _heard(self, topic: str, payload: bytes, _retained: bool) -> None:
-        """paho's thread: our own status topic says that we are not there."""
+    def _age(self, now: float) -> None:
+        """What ends by itself once a connection has lasted."""
+        if self._was_away_until is not None and now >= self._was_away_until:
+            self._was_away_until = None
+            self._health.clear_problem("broker_was_away")
+        if now - self._up_at >= _GOOD_AFTER_S:
+            self._failures = self._short_lived = 0
+            self._health.clear_problem("connection_unstable")
+        if now - max(self._up_at, self._twin_at) >= _TWIN_GONE_S:
+            self._health.clear_problem("client_id_taken_over")
+
+    def _heard(self, topic: str, payload: bytes, retained: bool) -> None:
+        """paho's thread: our own status topic says that we are not there, or that we are somebody else."""
         if topic != self._status_topic or self._stopping.is_set():
             return
         try:
-            state = msgspec.json.decode(payload, type=_State).state
+            told = msgspec.json.decode(payload, type=_State)
         except msgspec.DecodeError:
-            state = "not a status"
-        if state != "online":
-            _LOG.info("the status topic says %r; publishing the present status again", state)
+            told = _State("not a status")
+        if told.state != "online" and not retained:
+            _LOG.info("the status topic says %r; publishing the present status again", told.state)
             self.publish_status()
+        # On our first connection another session is our own last life: its retained status, or its late last will.
+        lived = self._connections > 1 or self._clock.monotonic() - self._up_at > _GRACE_S
+        if told.session and told.session != self._session and lived:
+            self._twin(f"session {told.session} says {told.state!r} on {self._status_topic}")
+
+    def _twin(self, seen: str) -> None:
+        """Somebody else lives under our name."""
+        self._twin_at = self._clock.monotonic()
+        detail = (
+            f"another client took over client id {self._settings.client_id} or its topic at broker "
+            f"{self._settings.address} ({seen}); does a second station have the same mqtt.topic or mqtt.client_id?"
+        )
+        if self._health.raise_problem("client_id_taken_over", detail):
+            _LOG.error("client_id_taken_over: %s", detail)
 
     def _ended(self, end: End | None) -> None:
         end = end or End("ended")
         if end.code == TAKEN_OVER:
+            self._twin("the broker says so")
+        elif end.by_broker and self._clock.monotonic() - self._up_at < _GOOD_AFTER_S:
+            self._short_lived += 1
             detail = (
-                f"another client took over client id {self._settings.client_id} at broker {self._settings.address}; "
-                "does a second station have the same mqtt.topic or mqtt.client_id?"
+                f"broker {self._settings.address} accepts the connection and closes it again and again; does another "
+                f"client have the client id {self._settings.client_id}, is a result larger than the broker takes?"
             )
-            if self._health.raise_problem("client_id_taken_over", detail):
-                _LOG.error("client_id_taken_over: %s", detail)
-            self._failures = max(self._failures, 1)
+            if self._short_lived >= _UNSTABLE_AFTER and self._health.raise_problem("connection_unstable", detail):
+                _LOG.error("connection_unstable: %s", detail)
         raise RetryError(f"broker {self._settings.address} {end.text}")
 
     def _away(self, cause: str) -> None:
@@ -220,3 +241,4 @@ class Keeper:
 
 class _State(msgspec.Struct):
     state: str
+    session: str = ""

@@ -76,6 +76,17 @@ def client_id_for(topic: str) -> str:
     return f"{readable[-(_CLIENT_ID_LENGTH - 9) :].lstrip('-')}-{digest}"
 
 
+class _ClosedWhenRefused(ssl.SSLSocket):
+    """paho forgets the socket of a handshake that failed; left to the garbage collector it would stay open a while."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def _tls(config: MqttConfig) -> ssl.SSLContext | None:
     if config.tls is None:
         return None
@@ -88,6 +99,7 @@ def _tls(config: MqttConfig) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(cafile=tls.ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.sslsocket_class = _ClosedWhenRefused
         key = "cert"
         if tls.cert:
             # Without a password callback OpenSSL would ask on the terminal, and a service would hang there.

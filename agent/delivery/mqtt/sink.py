@@ -4,7 +4,8 @@ Invariants
 - At most 20 results (fewer where the broker says so) are on their way; after any trouble the next one goes alone, so
   that what follows never overtakes what was refused, and what breaks a connection is found out.
 - A PUBACK is looked at: "not authorized" is ``publish_denied`` and kept, "too large" is a dead letter.
-- Only a result that ended five proven connections in a row while on its way alone is given up as what breaks them.
+- A result is given up as what breaks connections only when it was the end of five in a row, each of which had just been
+  seen to work and to last; a broker that comes and goes by itself buries nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from agent.ports import Pace, Stored
 _LOG = log("mqtt")
 _WINDOW = 20
 _STRIKES = 5
-_STRIKE_WITHIN_S = 5.0
+_STRIKE_WITHIN_S = 2.0  #: a connection that ends so soon after a result was sent may have ended because of it …
+_QUIET_S = 2.0  #: … if it had lasted so long before
 _WAIT_FOR_CONNECTION_S = 1.0
 _PUBACK_S = 30.0
 _HEAD = 64  #: bytes of a PUBLISH beside topic and payload: header, packet id, properties
@@ -77,6 +79,8 @@ class MqttSink:
         connection = self._keeper.connection(_WAIT_FOR_CONNECTION_S)
         if connection is None:
             raise RetryError(self._keeper.cause)
+        if batch[0].result_id == self._suspect and connection.ended.wait(_QUIET_S):
+            raise RetryError(self._keeper.cause)
         flying: deque[Sent] = deque()
         accepted = 0
         while accepted < len(batch):
@@ -113,7 +117,6 @@ class MqttSink:
 
     def _worked(self) -> None:
         self._alone, self._strikes = False, 0
-        self._keeper.useful()
         if self._health.clear_problem("publish_denied"):
             _LOG.info("the broker takes results on %s again", self._topic)
 
@@ -136,7 +139,7 @@ class MqttSink:
         """The connection ended before the PUBACK. Was it this very result that ended it?"""
         end = connection.end
         soon = self._clock.monotonic() - sent_at <= _STRIKE_WITHIN_S
-        if end is not None and end.by_broker and self._alone and soon and self._keeper.proven():
+        if end is not None and end.by_broker and self._alone and soon and connection.proven:
             if end.code == causes.PACKET_TOO_LARGE:
                 return RejectError(f"{causes.NEVER[end.code]} ({len(one.body)} bytes)")
             self._strikes = self._strikes + 1 if self._suspect == one.result_id else 1
