@@ -1,9 +1,9 @@
 """Letting go of a file once its result is durable: keep, archive, delete, or move to ``rejected`` with its reason.
 
     rejected/
-      .weldwatch-<key>.json         the intent, written before the frame is offered: why, once its result is durable
-      shift1/bad.png                the image, at its relative path, never overwriting (``bad_1.png``)
-      shift1/bad.png.reason.json    the intent, renamed when the image has arrived
+      .weldwatch-<source>-<key>.json   the intent, written before the frame is offered: why, once its result is durable
+      shift1/bad.png                   the image, at its relative path, never overwriting (``bad_1.png``)
+      shift1/bad.png.reason.json       a copy of the intent, written just before the image comes
 
 Invariants
 - Only the file that was inspected is touched (same inode, size and modification time); another under its name stays.
@@ -14,10 +14,12 @@ Invariants
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.config import FolderConfig
@@ -31,7 +33,6 @@ from agent.sources.settling import Signature
 
 _log = log("sources")
 
-_INTENT = ".weldwatch-"
 TRIES = 20  #: failures that end a round of trying again: the target is full or closed, not one file odd
 
 
@@ -52,10 +53,13 @@ class Disposal:
         self._after = config.after
         self._archive = os.fsencode(os.path.abspath(config.archive)) if config.archive else None
         self._rejected = os.fsencode(os.path.abspath(config.rejected)) if config.rejected else None
-        self._lock = threading.Lock()  # guards the three below
+        # Sources may share one folder for what they reject, and know their own intents.
+        self._prefix = f".weldwatch-{hashlib.blake2b(config.name.encode(), digest_size=4).hexdigest()}-"
+        self._lock = threading.Lock()  # guards the four below
         self._expected: dict[bytes, Entry] = {}
         self._rejects: set[bytes] = set()  #: keys that have an intent
         self._failed: dict[bytes, Entry] = {}
+        self._unmet: set[bytes] = set()  #: intents of an earlier process whose files were not met yet
         self._working = threading.Lock()  # one at a time touches the files
         self._problem = f"release_failed:{config.name}"
 
@@ -76,11 +80,28 @@ class Disposal:
             self._trouble(self._rejected, error)
             return
         for name in (os.fsdecode(name) for name in names):
-            if name.startswith(_INTENT) and name.endswith(".json"):
+            if name.startswith(self._prefix) and name.endswith(".json"):
                 try:
-                    self._rejects.add(bytes.fromhex(name[len(_INTENT) : -len(".json")]))
+                    self._rejects.add(bytes.fromhex(name[len(self._prefix) : -len(".json")]))
                 except ValueError:
                     continue  # not a name of ours
+        self._unmet = set(self._rejects)
+
+    def met(self, keys: Collection[bytes]) -> None:
+        """The source met these files."""
+        if self._unmet:
+            self._unmet.difference_update(keys)
+
+    def all_met(self) -> None:
+        """Every file was met: an intent without one was carried out, or its file has gone."""
+        for key in self._unmet:
+            try:
+                _unlink(self._intent(key))
+            except OSError as error:
+                self._trouble(self._intent(key), error)
+            with self._lock:
+                self._rejects.discard(key)
+        self._unmet.clear()
 
     def expect(self, path: bytes, signature: Signature, frame: Frame) -> None:
         """This frame is about to be offered; ``release`` will name its key."""
@@ -113,7 +134,7 @@ class Disposal:
 
     def _intent(self, key: bytes) -> bytes:
         assert self._rejected is not None
-        return os.path.join(self._rejected, f"{_INTENT}{key.hex()}.json".encode())
+        return os.path.join(self._rejected, f"{self._prefix}{key.hex()}.json".encode())
 
     def wanted(self, key: bytes) -> bool:
         """Whether a file that has its result already is still to be let go."""
@@ -219,25 +240,36 @@ class Disposal:
                 self._trouble(path, error)
 
     def _reject(self, entry: Entry, folder: bytes, name: bytes, at: int) -> None:
-        assert self._rejected is not None
-        moved = self._move_with_sidecar(self._rejected, folder, name, at, entry.signature)
-        if moved is None:
-            return
-        self._health.count("files_rejected")
-        beside = moving.fitting(moved, b".reason.json")
-        try:
-            os.rename(self._intent(entry.key), os.path.join(self._rejected, folder, beside))
-        except FileNotFoundError:
-            pass  # it could not be written when the frame was offered, which was reported then
+        """The reason first, then the image: a kill leaves the intent, and the image where it is met again."""
+        rejected = self._rejected
+        assert rejected is not None
+
+        def reason_of(moved: bytes) -> bytes:
+            return os.path.join(rejected, folder, moving.fitting(moved, b".reason.json"))
+
+        def write_reason(moved: bytes) -> None:
+            try:
+                shutil.copyfile(self._intent(entry.key), reason_of(moved))
+            except FileNotFoundError:
+                pass  # it could not be written when the frame was offered, which was reported then
+
+        if self._move_with_sidecar(rejected, folder, name, at, entry.signature, write_reason) is not None:
+            self._health.count("files_rejected")
 
     def _move_with_sidecar(
-        self, target: bytes, folder: bytes, name: bytes, at: int, signature: Signature
+        self,
+        target: bytes,
+        folder: bytes,
+        name: bytes,
+        at: int,
+        signature: Signature,
+        before: Callable[[bytes], None] | None = None,
     ) -> bytes | None:
         """Move the image and its sidecar below ``target``; the name it got, None where it was no longer the same."""
         into = os.path.join(target, folder)
         os.makedirs(into, exist_ok=True)
         with files.folder_fd(into, b"") as there:
-            moved = moving.move(name, at, there, signature)
+            moved = moving.move(name, at, there, signature, before=before)
             if moved is None:
                 return None
             for beside, renamed in zip(sidecar_names(name), sidecar_names(moved), strict=True):

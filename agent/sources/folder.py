@@ -179,7 +179,10 @@ class FolderSource:
         scan = self._new_scan()
         named = self._presence.begin()
         self._take_up(self._not_done(scan, named=named))
-        self._presence.end(clean=not scan.errors and not self._more)
+        clean = not scan.errors and not self._more
+        self._presence.end(clean=clean)
+        if clean and not scan.hidden:
+            self._disposal.all_met()
         self._watching.finish(None if scan.errors else scan.folders)
         self._report(scan.errors)
         self._disposal.retry()
@@ -219,6 +222,7 @@ class FolderSource:
         """Those that have no result; the others are done, and are let go where that was cut short."""
         keys = {self._intake.key(*one): one for one in taken}
         seen = self._seen.seen(list(keys)) if keys else set()
+        self._disposal.met(keys.keys())
         again = []
         for key, one in keys.items():
             if key in seen:

@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from agent.sources import files, linux
 from agent.sources.identity import stem_of
@@ -72,9 +72,22 @@ def _give_back(now: bytes, name: bytes, source: int, at: int) -> None:
             continue
 
 
-def move(name: bytes, at: int, there: int, signature: Signature, wish: bytes | None = None) -> bytes | None:
-    """Move a file to another folder under a free name; that name, None where another file had taken its place."""
+def move(
+    name: bytes,
+    at: int,
+    there: int,
+    signature: Signature,
+    *,
+    wish: bytes | None = None,
+    before: Callable[[bytes], None] | None = None,
+) -> bytes | None:
+    """Move a file to another folder under a free name; that name, None where another file had taken its place.
+
+    ``before`` is told each name before it is used, while it is still free.
+    """
     for candidate in _free_names(wish or name):
+        if before is not None and lstat(candidate, there) is None:
+            before(candidate)
         try:
             linux.rename_new(name, candidate, at, there)
         except FileExistsError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.sources import linux, moving
+from agent.sources import disposal, linux, moving
 from agent.sources.files import signature_of
 
 
@@ -107,6 +107,36 @@ def test_a_kill_before_the_rejection_is_made_up_for(bench):
     bench.running[-1].stop()
     assert bench.once(rejected=str(bench.rejected)).frames == []
     assert sorted(tree(bench.folder)) == ["rejected/bad.png", "rejected/bad.png.reason.json"]
+
+
+@pytest.mark.parametrize("how_far", ["reason written", "image moved", "image gone"])
+def test_a_kill_within_the_rejection_is_made_up_for(bench, how_far):
+    aged(bench.captures / "s" / "bad.png", b"not an image")
+    bench.start(rejected=str(bench.rejected), release=False).until_frames(1)
+    bench.running[-1].stop()
+    (intent,) = (path for path in bench.rejected.iterdir())
+    (bench.rejected / "s").mkdir()
+    if how_far != "image gone":
+        (bench.rejected / "s" / "bad.png.reason.json").write_bytes(intent.read_bytes())
+    if how_far == "image moved":
+        os.rename(bench.captures / "s" / "bad.png", bench.rejected / "s" / "bad.png")
+    if how_far == "image gone":
+        (bench.captures / "s" / "bad.png").unlink()
+    assert bench.once(rejected=str(bench.rejected)).frames == []
+    whole = ["rejected/s/bad.png", "rejected/s/bad.png.reason.json"]
+    assert sorted(tree(bench.folder)) == (whole if how_far != "image gone" else [])
+
+
+def test_two_sources_may_share_one_folder_for_what_they_reject(bench):
+    aged(bench.captures / "bad.png", b"not an image")
+    bench.start(rejected=str(bench.rejected), release=False).until_frames(1)
+    bench.running[-1].stop()
+    other = bench.folder / "other"
+    aged(other / "bad.png", b"not an image either")
+    bench.once(name="other", path=str(other), rejected=str(bench.rejected))
+    assert bench.once(rejected=str(bench.rejected)).frames == []
+    names = ("bad.png", "bad.png.reason.json", "bad_1.png", "bad_1.png.reason.json")
+    assert sorted(tree(bench.folder)) == [f"rejected/{name}" for name in names]
 
 
 def test_a_new_file_under_the_name_stays_and_is_a_frame(bench, png, encode):
@@ -251,3 +281,29 @@ def test_a_folder_that_became_a_link_is_not_followed(bench, png):
     running.source.release([frame.key])
     assert tree(outside) == {"a.png": png}
     assert "release_failed:captures" not in running.health.problems()
+
+
+def test_a_share_that_is_away_at_the_release_is_tended_when_it_returns(bench, png):
+    aged(bench.captures / "a.png", png)
+    running = bench.start(after="delete", release=False, rescan_s=0.1)
+    (frame,) = running.until_frames(1)
+    away = bench.folder / "away"
+    os.rename(bench.captures, away)
+    running.source.release([frame.key])
+    assert "release_failed:captures" in running.health.problems()
+    assert tree(away) == {"a.png": png}
+    os.rename(away, bench.captures)
+    running.until(lambda: not tree(bench.captures))
+    running.until(lambda: not running.health.problems())
+
+
+def test_a_target_that_is_full_is_not_tried_for_every_file_at_every_scan(bench, png, monkeypatch):
+    monkeypatch.setattr(disposal, "TRIES", 3)
+    bench.archive.write_bytes(b"a file where the archive should be")
+    for number in range(40):
+        aged(bench.captures / f"{number}.png", png)
+    running = bench.start(after="archive", archive=str(bench.archive), rescan_s=60.0)
+    running.until_frames(40)
+    before = running.health.counters()["release_failed"]
+    running.source._disposal.retry()
+    assert running.health.counters()["release_failed"] == before + 3
