@@ -24,7 +24,6 @@ from tests.docs.pages import PAGES, ROOT, anchors, blocks, codes, prose, rows, s
 
 EXAMPLE = (ROOT / "config" / "agent.example.yaml").read_text(encoding="utf-8")
 SMALLEST = next(block for block in blocks("configuration.md", "yaml"))
-REQUIRED = object()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -49,44 +48,39 @@ def test_every_page_is_in_an_index() -> None:
 # --- configuration ---
 
 
-def fields(kind: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Key path and default of every field of every section, as ``sources[].path``."""
+def fields(kind: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, str]]:
+    """Key path and default, as written, of every field of every section, as ``sources[].path``."""
     if kind.__struct_config__.tag_field:
-        yield f"{path}{kind.__struct_config__.tag_field}", REQUIRED
+        yield f"{path}{kind.__struct_config__.tag_field}", "required"
     hints = get_type_hints(kind)
     for field in msgspec.structs.fields(kind):
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
-        inner = _section(hints[field.name])
-        if inner is not None:
-            a_list = get_origin(_plain(hints[field.name])) is list
-            yield f"{path}{field.name}", REQUIRED if field.required else default
+        yield f"{path}{field.name}", "required" if field.required else written(default)
+        a_list = any(get_origin(part) is list for part in _parts(hints[field.name]))
+        for inner in _sections(hints[field.name]):
             yield from fields(inner, f"{path}{field.name}{'[]' if a_list else ''}.")
-        else:
-            yield f"{path}{field.name}", REQUIRED if field.required else default
 
 
-def _plain(hint: Any) -> Any:
-    """Without None."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return next(part for part in get_args(hint) if part is not type(None))
-    return hint
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type that it is."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _section(hint: Any) -> type[msgspec.Struct] | None:
-    hint = _plain(hint)
-    hint = get_args(hint)[0] if get_origin(hint) is list else hint
-    return hint if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None
-
-
-FIELDS = dict(fields(config.AgentConfig))
+def _sections(hint: Any) -> list[type[msgspec.Struct]]:
+    """The sections that a value of this type is, or is a list of."""
+    found = []
+    for part in _parts(hint):
+        if get_origin(part) is list:
+            found += _sections(get_args(part)[0])
+        elif isinstance(part, type) and issubclass(part, msgspec.Struct):
+            found.append(part)
+    return found
 
 
 def written(default: Any) -> str:
     """A default as it stands in the table."""
-    if default is REQUIRED:
-        return "required"
     if isinstance(default, str):
         return f"`{default}`"
     if isinstance(default, msgspec.Struct):
@@ -94,16 +88,20 @@ def written(default: Any) -> str:
     return f"`{json.dumps(default)}`"
 
 
+FIELDS = set(fields(config.AgentConfig))  #: (key path, default)
+
+
 def test_every_key_is_in_the_table_with_its_default() -> None:
-    table = {code: row for row in rows(text_of("configuration.md")) for code in re.findall(r"^`([^`]+)`$", row[0])}
-    table = {key: row for key, row in table.items() if len(row) == 4}
-    assert table.keys() == FIELDS.keys()
-    for key, default in FIELDS.items():
-        assert table[key][2] == written(default), key
+    table = {
+        (row[0].strip("`"), row[2])
+        for row in rows(text_of("configuration.md"))
+        if len(row) == 4 and re.fullmatch(r"`[a-z_.\[\]]+`", row[0])
+    }
+    assert table == FIELDS
 
 
 def test_every_key_is_in_the_example() -> None:
-    for key in FIELDS:
+    for key, _ in FIELDS:
         name = key.rpartition(".")[2]
         assert re.search(rf"\b{name}:", EXAMPLE), f"{key} is not in config/agent.example.yaml"
 
@@ -120,8 +118,9 @@ def test_the_example_is_valid_and_its_comments_show_the_defaults() -> None:
     assert set(yaml.safe_load(uncommented(EXAMPLE))) == set(config.AgentConfig.__struct_fields__)
     assert whole.bundle == plain.bundle
     assert whole.results == plain.results
-    examples = {"name_pattern": whole.sources[0].name_pattern}
-    assert whole.sources[0] == msgspec.structs.replace(plain.sources[0], **examples)
+    folder = whole.sources[0]
+    assert isinstance(folder, config.FolderConfig)
+    assert folder == msgspec.structs.replace(plain.sources[0], name_pattern=folder.name_pattern)
     default = config.MqttConfig()
     for field in ("protocol", "client_id", "topic", "keepalive_s", "message_expiry_s", "embedded"):
         assert getattr(whole.mqtt, field) == getattr(default, field), field
@@ -162,9 +161,8 @@ def test_the_places_looked_at_are_told_in_order() -> None:
 
 def paths(kind: Any, path: str = "") -> Iterator[str]:
     for field in msgspec.structs.fields(kind):
-        hint = _section(get_type_hints(kind)[field.name])
-        if hint is not None and field.encode_name in ("image", "model", "timing_ms"):
-            yield from paths(hint, f"{field.encode_name}.")
+        if field.encode_name in ("image", "model", "timing_ms"):
+            yield from paths(_sections(get_type_hints(kind)[field.name])[0], f"{field.encode_name}.")
         else:
             yield f"{path}{field.encode_name}"
 
