@@ -80,7 +80,7 @@ class FolderSource:
         self._watching = Watching(config.name, self._root, config.rescan_s, health)
         self._presence = Presence(config.name, seen, clock, may_be_empty=not self._disposal.keeps)
         self._state, self._offered = "starting", 0
-        self._next_scan, self._soonest_scan, self._more = 0.0, 0.0, False
+        self._next_scan, self._soonest_scan, self._more, self._restored = 0.0, 0.0, False, False
 
     def state(self) -> dict[str, Any]:
         """Name, type, path, ``state``: starting, watching, polling, missing, unreadable or stopped."""
@@ -130,8 +130,9 @@ class FolderSource:
     def _hear(self, heard: Heard) -> None:
         if heard.overflow:
             self._health.count("watch_overflow")
-            _log.warning("source %s: more files at once than the kernel reports; looking through the folder", self.name)
-            self._next_scan = min(self._next_scan, self._soonest_scan)
+            if self._next_scan > self._soonest_scan:
+                self._next_scan = self._soonest_scan
+                _log.warning("source %s: more files at once than the kernel reports; scanning the folder", self.name)
         if heard.root_lost:
             self._next_scan = 0.0
         for folder in heard.folders:
@@ -156,6 +157,7 @@ class FolderSource:
     def _sight(self, path: bytes, facts: os.stat_result) -> None:
         signature = files.signature_of(facts)
         if self._presence.is_done(path, signature):
+            self._settling.forget(path)
             return
         if len(self._settling) >= WINDOW and path not in self._settling:
             self._more = True
@@ -171,7 +173,6 @@ class FolderSource:
         except OSError as error:
             self._away(error, begin, once)
             return
-        first = self._state == "starting"
         same = self._presence.same_root((root.st_dev, root.st_ino))
         if not once:
             self._watching.start(afresh=not same)
@@ -189,9 +190,9 @@ class FolderSource:
         now = self._clock.monotonic()
         self._soonest_scan = now + 2 * (now - begin)
         self._next_scan = math.inf if once else now + max(self._config.rescan_s, SCAN_SHARE * (now - begin))
-        if first and scan.hidden:
+        if not self._restored:
             self._disposal.restore(scan.hidden)
-            self._more = True
+            self._restored, self._more = True, self._more or bool(scan.hidden)
 
     def _new_scan(self) -> Scan:
         return Scan(self._root, self._patterns, self._watching.add, self._notes.odd)

@@ -138,6 +138,19 @@ def test_a_name_that_is_written_again_is_a_new_frame(bench, png, encode):
     assert [frame.sha256 for frame in frames] == [hashlib.sha256(data).hexdigest() for data in (png, other, png)]
 
 
+def test_a_file_that_was_away_while_another_had_its_name_is_no_new_frame(bench, png):
+    path, aside = bench.captures / "a.png", bench.folder / "aside.png"
+    running = bench.watch(incomplete_s=60.0)
+    path.write_bytes(png)
+    running.until_frames(1)
+    os.rename(path, aside)
+    path.write_bytes(png[:50])
+    running.until(lambda: running.health.counters().get("files_incomplete") == 1)
+    os.rename(aside, path)
+    running.until(lambda: running.source.state()["waiting"] == 0)
+    assert running.names() == ["a.png"]
+
+
 def test_what_is_not_asked_for_is_left_alone(bench, png):
     for name in ("a.txt", ".a.png", "b.png.part", ".git/a.png", "c/.d/a.png"):
         aged(bench.captures / name, png)

@@ -1,0 +1,32 @@
+"""Pixels of industrial cameras, by their names in the GenICam Pixel Format Naming Convention, to 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agent.sources.camera.wire import DriverError
+
+#: Bits that carry the gray level, in two bytes each, little endian, unpacked.
+_DEEP = {"Mono10": 10, "Mono12": 12, "Mono14": 14, "Mono16": 16}
+
+
+def to_8_bit(form: str, data: np.ndarray, height: int, width: int) -> np.ndarray:
+    """uint8 gray [height, width] or RGB [height, width, 3] from a buffer of bytes; always a copy.
+
+    More than 8 bits are cut to the highest 8, whatever the picture shows. ``DriverError`` for a format that we do not
+    read, or a buffer that is too short for it.
+    """
+    channels = 3 if form in ("RGB8", "BGR8", "RGB8Packed", "BGR8Packed") else 1
+    size = 2 if form in _DEEP else 1
+    if form != "Mono8" and size == 1 and channels == 1:
+        raise DriverError(f"the camera sends {form}; set its PixelFormat to Mono8 or RGB8")
+    need = height * width * channels * size
+    if data.nbytes < need:
+        raise DriverError(f"an incomplete frame: {data.nbytes} bytes instead of {need}")
+    raw = data.view(np.uint8).reshape(-1)[:need]
+    if form in _DEEP:
+        return (raw.view("<u2") >> (_DEEP[form] - 8)).astype(np.uint8).reshape(height, width)
+    if channels == 1:
+        return raw.reshape(height, width).copy()
+    colours = raw.reshape(height, width, 3)
+    return np.ascontiguousarray(colours[..., ::-1]) if form.startswith("BGR") else colours.copy()
