@@ -29,7 +29,7 @@ class Far(Protocol):
     sink: Sink
 
     def received(self, count: int) -> list[dict[str, Any]]:
-        """What has arrived, waiting for ``count`` (or more) results."""
+        """What has arrived, waiting for ``count`` different results (or more)."""
         ...
 
     def leave(self) -> None: ...
@@ -97,7 +97,7 @@ class FarBroker:
         self.sink = MqttSink(config, "t", dict, Health(), SystemClock())
 
     def received(self, count: int) -> list[dict[str, Any]]:
-        return self.listener.until(lambda heard: len(heard) >= count)
+        return self.listener.until(lambda heard: len({result["result_id"] for result in heard}) >= count)
 
     def leave(self) -> None:
         self.broker.stop()
