@@ -63,19 +63,19 @@ def _explain(message: str, value: Any, kind: type[Any], file: str) -> ConfigErro
     key = path.rstrip("`").removeprefix("$").removeprefix(".").replace("...", "")
     unknown = re.search(r"unknown field `(.*)`", text)
     if unknown:
-        allowed = _fields_at(kind, key)
+        allowed = _fields_at(kind, key, value)
         near = difflib.get_close_matches(unknown[1], allowed, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(allowed)}"
         return ConfigError(file, f"{key}.{unknown[1]}".lstrip("."), "unknown key", hint)
     missing = re.search(r"missing required field `(.*)`", text)
     if missing:
         return ConfigError(file, f"{key}.{missing[1]}".lstrip("."), "missing", "this key is required")
-    found = _value_at(value, key)
+    found = _value_at(value, _steps(key))
     if isinstance(found, (dict, list)):
         shown = "found a mapping" if isinstance(found, dict) else "found a list"
     else:
         shown = f"found {found!r}"
-    return ConfigError(file, key or "top level", shown, _allowed_at(kind, key) or _plain_words(text))
+    return ConfigError(file, key or "top level", shown, _allowed_at(kind, key, value) or _plain_words(text))
 
 
 def _plain_words(text: str) -> str:
@@ -88,13 +88,14 @@ def _plain_words(text: str) -> str:
     return (text[:1].lower() + text[1:]).partition(", got ")[0]
 
 
-def _allowed_at(kind: Any, key: str) -> str:
+def _allowed_at(kind: Any, key: str, value: Any) -> str:
     """What the type at ``key`` says of itself: the values of a choice, or the description of a text."""
-    info = _type_at(kind, key)
-    if isinstance(info, msgspec.inspect.Metadata):
-        return str((info.extra_json_schema or {}).get("description", ""))
-    if isinstance(info, msgspec.inspect.LiteralType):
-        return f"allowed: {', '.join(map(str, info.values))}"
+    info = _type_at(kind, key, value)
+    for part in info.types if isinstance(info, msgspec.inspect.UnionType) else (info,):
+        if isinstance(part, msgspec.inspect.Metadata):
+            return str((part.extra_json_schema or {}).get("description", ""))
+        if isinstance(part, msgspec.inspect.LiteralType):
+            return f"allowed: {', '.join(map(str, part.values))}"
     return ""
 
 
@@ -102,8 +103,8 @@ def _steps(key: str) -> list[str | int]:
     return [int(part[1:-1]) if part.startswith("[") else part for part in re.findall(r"\[\d+\]|[^.\[\]]+", key)]
 
 
-def _value_at(value: Any, key: str) -> Any:
-    for step in _steps(key):
+def _value_at(value: Any, steps: list[str | int]) -> Any:
+    for step in steps:
         try:
             value = value[step]
         except (KeyError, IndexError, TypeError):
@@ -111,33 +112,43 @@ def _value_at(value: Any, key: str) -> Any:
     return value
 
 
-def _type_at(kind: Any, key: str) -> Any:
-    """The type of the value at ``key``."""
+def _type_at(kind: Any, key: str, value: Any) -> Any:
+    """The type of the value at ``key``; ``value`` (at the top) tells which section of several it is."""
     info: Any = msgspec.inspect.type_info(kind)
-    for step in _steps(key):
-        info = _inside(info)
+    for number, step in enumerate(steps := _steps(key)):
+        choices = _tagged(info)
+        if choices and step == choices[0].tag_field:
+            return msgspec.inspect.LiteralType(tuple(choice.tag for choice in choices))
+        info = _inside(info, _value_at(value, steps[:number]))
         if isinstance(step, int) and isinstance(info, msgspec.inspect.ListType):
             info = info.item_type
-        elif isinstance(info, msgspec.inspect.StructType) and step == info.tag_field:
-            return msgspec.inspect.LiteralType((info.tag,))
         elif isinstance(info, msgspec.inspect.StructType):
             info = next((field.type for field in info.fields if field.encode_name == step), info)
     return info
 
 
-def _fields_at(kind: Any, key: str) -> list[str]:
+def _fields_at(kind: Any, key: str, value: Any) -> list[str]:
     """Names allowed in the section at ``key``."""
-    info = _inside(_type_at(kind, key))
+    info = _inside(_type_at(kind, key, value), _value_at(value, _steps(key)))
     if not isinstance(info, msgspec.inspect.StructType):
         return []
     return ([info.tag_field] if info.tag_field else []) + [field.encode_name for field in info.fields]
 
 
-def _inside(info: Any) -> Any:
-    """The struct or list inside an optional or annotated type."""
+def _tagged(info: Any) -> list[msgspec.inspect.StructType]:
+    """The sections among which a tag decides."""
+    parts = info.types if isinstance(info, msgspec.inspect.UnionType) else (info,)
+    return [part for part in parts if isinstance(part, msgspec.inspect.StructType) and part.tag_field]
+
+
+def _inside(info: Any, value: Any) -> Any:
+    """The struct or list inside an optional or annotated type, or the one of several that ``value`` is tagged as."""
     if isinstance(info, msgspec.inspect.Metadata):
         info = info.type
     if isinstance(info, msgspec.inspect.UnionType):
+        for choice in _tagged(info):
+            if isinstance(value, dict) and value.get(choice.tag_field) == choice.tag:
+                return choice
         inner = (msgspec.inspect.StructType, msgspec.inspect.ListType)
         return next((one for one in info.types if isinstance(one, inner)), info)
     return info

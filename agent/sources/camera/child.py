@@ -29,6 +29,7 @@ def main() -> None:
         os.dup2(2, 1)
         settings = Settings(**json.loads(sys.stdin.buffer.readline()))
         serve(settings, orders(sys.stdin.buffer), out)
+    os._exit(0)  # libraries' own threads and exit handlers are not waited for
 
 
 def orders(stdin: BinaryIO) -> queue.SimpleQueue[str]:
@@ -45,14 +46,17 @@ def orders(stdin: BinaryIO) -> queue.SimpleQueue[str]:
 
 
 def serve(settings: Settings, said: queue.SimpleQueue[str], out: BinaryIO) -> None:
-    """Connect at each order, pass on frames until the stream breaks off or ends."""
-    while said.get() == "open":
+    """Connect at each order until that succeeds; pass on frames until the stream breaks off or ends.
+
+    Then the process is done: a library that has lost its camera takes many seconds to close it, and a new process for
+    a new connection inherits nothing from the broken one.
+    """
+    streaming = False
+    while not streaming and said.get() == "open":
         try:
             stream = driver(settings.kind)(settings)
-            try:
-                pass_on(stream, out)
-            finally:
-                stream.close()
+            streaming = True
+            pass_on(stream, out)
         except DriverError as error:
             send(out, ERROR, str(error).encode())
         except Exception as error:  # noqa: BLE001  # a library's own: told to the agent, which says it and tries again

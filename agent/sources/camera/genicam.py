@@ -34,16 +34,16 @@ class GenicamStream:
             raise
 
     def _find(self, wanted: str) -> int:
-        """The camera whose serial number, id or user's name is ``wanted``; the only one where nothing is."""
+        """The camera whose serial number or id is ``wanted``; the only one where nothing is."""
         found = []
         for index, info in enumerate(self._harvester.device_info_list):
-            names = [str(getattr(info, name, "") or "") for name in ("serial_number", "id_", "user_defined_name")]
+            names = (str(info.serial_number), str(info.id_))
             if wanted in names:
                 return index
-            found.append(names[0] or names[1])
+            found.append(" or ".join(names))
         if not wanted and len(found) == 1:
             return 0
-        raise DriverError(f"no camera {wanted!r}; the producer sees: {', '.join(found) or 'none'}")
+        raise DriverError(f"no camera {wanted!r}; the producer sees {', '.join(found) or 'none'}")
 
     def read(self) -> tuple[np.ndarray, float | None] | None:
         """As ``wire.Stream``."""

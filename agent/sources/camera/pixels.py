@@ -8,6 +8,7 @@ from agent.sources.camera.wire import DriverError
 
 #: Bits that carry the gray level, in two bytes each, little endian, unpacked.
 _DEEP = {"Mono10": 10, "Mono12": 12, "Mono14": 14, "Mono16": 16}
+_CHANNELS = {"Mono8": 1, "RGB8": 3, "BGR8": 3, "RGBa8": 4, "BGRa8": 4, "RGB8Packed": 3, "BGR8Packed": 3}
 
 
 def to_8_bit(form: str, data: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -16,9 +17,8 @@ def to_8_bit(form: str, data: np.ndarray, height: int, width: int) -> np.ndarray
     More than 8 bits are cut to the highest 8, whatever the picture shows. ``DriverError`` for a format that we do not
     read, or a buffer that is too short for it.
     """
-    channels = 3 if form in ("RGB8", "BGR8", "RGB8Packed", "BGR8Packed") else 1
-    size = 2 if form in _DEEP else 1
-    if form != "Mono8" and size == 1 and channels == 1:
+    channels, size = (1, 2) if form in _DEEP else (_CHANNELS.get(form, 0), 1)
+    if not channels:
         raise DriverError(f"the camera sends {form}; set its PixelFormat to Mono8 or RGB8")
     need = height * width * channels * size
     if data.nbytes < need:
@@ -28,5 +28,5 @@ def to_8_bit(form: str, data: np.ndarray, height: int, width: int) -> np.ndarray
         return (raw.view("<u2") >> (_DEEP[form] - 8)).astype(np.uint8).reshape(height, width)
     if channels == 1:
         return raw.reshape(height, width).copy()
-    colours = raw.reshape(height, width, 3)
-    return np.ascontiguousarray(colours[..., ::-1]) if form.startswith("BGR") else colours.copy()
+    colours = raw.reshape(height, width, channels)[..., :3]
+    return (colours[..., ::-1] if form.startswith("BGR") else colours).copy()

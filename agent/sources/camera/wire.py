@@ -9,7 +9,7 @@ ends the child. From the child, on stdout, messages, each a head and so many byt
     E     it did not open, or broke off                 │ one line of UTF-8: why
     Z     the end of a file                             │
 
-Invariants: after O come F, until one E or Z; then nothing until the next ``"open"``. ``at`` is CLOCK_MONOTONIC, which
+Invariants: an E before O: it waits for the next ``"open"``. After O come F, then one E or Z, then the child ends. ``at`` is CLOCK_MONOTONIC, which
 both processes share. This module and the child import nothing of the agent that is large.
 """
 

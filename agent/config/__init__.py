@@ -7,39 +7,38 @@ environment variable instead); only ``station.name``, ``state``, ``sources`` and
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
+from agent.config.camera import CameraConfig, check_camera
+from agent.config.folder import FolderConfig, check_folder
+from agent.config.section import Port, Section, TopicLevel
 from agent.errors import ConfigError
 from agent.strict_yaml import convert, load_yaml
+
+__all__ = [
+    "AgentConfig",
+    "BundleConfig",
+    "CameraConfig",
+    "FolderConfig",
+    "MqttConfig",
+    "ResultsConfig",
+    "StationConfig",
+    "TlsConfig",
+    "find",
+    "load",
+    "parse",
+]
 
 LOOKED_FOR = ("/etc/weldwatch/agent.yaml", "config/agent.yaml")
 ENVIRONMENT = "WELDWATCH_CONFIG"
 
-#: One level of an MQTT topic: it becomes part of one, and of file names.
-TopicLevel = Annotated[
-    str,
-    Meta(
-        pattern=r"^[^/+#\x00-\x1f\x7f]+$",
-        max_length=80,
-        description="one level of an MQTT topic: 1 to 80 characters without '/', '+', '#'",
-    ),
-]
-Seconds = Annotated[float, Meta(ge=0, le=86_400)]
-Port = Annotated[int, Meta(ge=1, le=65_535)]
 
-
-class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every section refuses what it does not know."""
-
-
-class StationConfig(_Section, frozen=True):
+class StationConfig(Section, frozen=True):
     """Where this camera stands. The names become topic levels."""
 
     name: TopicLevel
@@ -50,31 +49,16 @@ class StationConfig(_Section, frozen=True):
     timezone: str = "UTC"
 
 
-class BundleConfig(_Section, frozen=True):
+class BundleConfig(Section, frozen=True):
     """Which bundle judges until the store has an active one, and on what device."""
 
     initial: Annotated[str, Meta(min_length=1)] = "weld-demo"
     device: Literal["auto", "cpu"] = "auto"
+    trusted_keys: str | None = None  #: folder of public keys; with it, a bundle that none of them signed is refused
+    budget_ms: Annotated[float, Meta(gt=0)] | None = None  #: slowest a frame may be judged in the self-test
 
 
-class FolderConfig(_Section, frozen=True, tag_field="type", tag="folder"):
-    """A capture folder that a camera, FTP or SMB client writes into."""
-
-    name: TopicLevel
-    path: str
-    patterns: Annotated[list[str], Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["*.png", "*.jpg", "*.jpeg", "*.bmp", "*.tif", "*.tiff"]
-    )
-    settle_s: Seconds = 0.5
-    rescan_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
-    incomplete_s: Seconds = 10.0
-    after: Literal["keep", "archive", "delete"] = "keep"
-    archive: str | None = None
-    rejected: str | None = None
-    name_pattern: str | None = None
-
-
-class ResultsConfig(_Section, frozen=True):
+class ResultsConfig(Section, frozen=True):
     """Results on disk."""
 
     directory: str
@@ -84,7 +68,7 @@ class ResultsConfig(_Section, frozen=True):
     min_free_mb: Annotated[int, Meta(ge=0)] = 500
 
 
-class TlsConfig(_Section, frozen=True):
+class TlsConfig(Section, frozen=True):
     """Paths to PEM files. Without ``ca`` the system's own authorities are trusted."""
 
     ca: str | None = None
@@ -92,7 +76,7 @@ class TlsConfig(_Section, frozen=True):
     key: str | None = None
 
 
-class MqttConfig(_Section, frozen=True):
+class MqttConfig(Section, frozen=True):
     """The broker. ``embedded: true`` starts one on 127.0.0.1 inside the agent, for demonstrations."""
 
     host: str | None = None
@@ -109,12 +93,12 @@ class MqttConfig(_Section, frozen=True):
     embedded: bool = False
 
 
-class AgentConfig(_Section, frozen=True):
+class AgentConfig(Section, frozen=True):
     """The whole file."""
 
     station: StationConfig
     state: Annotated[str, Meta(min_length=1)]
-    sources: Annotated[list[FolderConfig], Meta(min_length=1)]
+    sources: Annotated[list[FolderConfig | CameraConfig], Meta(min_length=1)]
     results: ResultsConfig
     bundle: BundleConfig = BundleConfig()
     mqtt: MqttConfig | None = None
@@ -183,34 +167,12 @@ def _check_across(config: AgentConfig, file: str) -> None:
             raise ConfigError(
                 file, f"{at}.name", f"{source.name!r} is taken by another source", "give each its own name"
             )
-        _check_folder(source, file, at)
+        if isinstance(source, CameraConfig):
+            check_camera(source, file, at)
+        else:
+            check_folder(source, file, at)
     if config.mqtt is not None:
         _check_mqtt(config, config.mqtt, file)
-
-
-def _check_folder(source: FolderConfig, file: str, at: str) -> None:
-    if source.name_pattern is not None:
-        try:
-            groups = set(re.compile(source.name_pattern).groupindex)
-        except re.error as error:
-            raise ConfigError(file, f"{at}.name_pattern", f"not a regular expression: {error}") from None
-        allowed = {"part_id", "job_id", "weld_id", "frame", "captured_at"}
-        if groups - allowed:
-            odd = sorted(groups - allowed)[0]
-            raise ConfigError(
-                file, f"{at}.name_pattern", f"unknown group {odd!r}", f"allowed: {', '.join(sorted(allowed))}"
-            )
-    if source.after == "archive" and source.archive is None:
-        raise ConfigError(file, f"{at}.archive", "missing", "after: archive needs a folder to move the images to")
-    for field in ("archive", "rejected"):
-        target = getattr(source, field)
-        if target is not None and _within(Path(target), Path(source.path)):
-            raise ConfigError(file, f"{at}.{field}", f"found {target!r}", "must lie outside the watched folder")
-
-
-def _within(path: Path, folder: Path) -> bool:
-    path, folder = path.resolve(), folder.resolve()
-    return path == folder or folder in path.parents
 
 
 def _check_mqtt(config: AgentConfig, mqtt: MqttConfig, file: str) -> None:
