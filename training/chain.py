@@ -21,6 +21,7 @@ from agent.errors import UsageError
 from training import bundle as bundles
 from training import dataset, network
 from training.bundle import Made
+from training.checkpoint import CHECKPOINT
 from training.dataset import Dataset
 from training.fit import FACTS, MODEL, Tell, fit
 from training.prepare import prepare
@@ -41,6 +42,13 @@ def open_set(data: Path | None, out: Path, recipe: Recipe, tell: Tell, workers: 
         found = dataset.load(out / PREPARED)
     bundles.check_classes(found, recipe)
     return found
+
+
+def check_start(out: Path, recipe: Recipe, *, resume: bool) -> None:
+    """What can be known to fail is said before the first frame is read. Raises UsageError."""
+    network.origin(recipe.model)
+    if not resume and (out / RUN / CHECKPOINT).exists():
+        raise UsageError(f"{out / RUN}: holds a training; --resume goes on with it, or remove the folder")
 
 
 def train(data: Dataset, out: Path, recipe: Recipe, tell: Tell, *, resume: bool = False) -> None:

@@ -63,12 +63,12 @@ class State:
             self.best_weights = model.get_weights()
 
     def enter(self, run: Path, model: Any, resume: bool) -> None:
-        """Take over the checkpoint of `run`, or refuse it."""
+        """Take over the checkpoint of `run` if there is one and it is wanted. Raises UsageError where it is not
+        ours.
+        """
         path = run / CHECKPOINT
-        if not path.exists():
+        if not resume or not path.exists():
             return
-        if not resume:
-            raise UsageError(f"{run}: holds a training; --resume goes on with it, or remove the folder")
         with np.load(path) as stored:
             facts = msgspec.json.decode(stored["facts"].tobytes(), type=TrainingRecord)
             if (facts.recipe, facts.data) != (self.recipe, self.data):

@@ -12,6 +12,7 @@ logits are float32 whatever the precision inside. Logit 0 is no defect, logit 1 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,13 @@ def _backbone(recipe: ModelRecipe, shape: tuple[int, int, int]) -> Any:
     weights = None if recipe.weights == "random" else recipe.weights
     if weights not in (None, "imagenet") and not Path(weights).is_file():
         raise UsageError(f"weights {weights}: no such file; give a Keras .h5 file without top, 'imagenet' or 'random'")
+    wanted = f"{recipe.backbone} alpha {recipe.alpha:g}"
     try:
-        return makers[recipe.backbone](weights=weights, **options)
-    except ValueError as error:
-        wanted = f"{recipe.backbone} alpha {recipe.alpha:g}"
+        with warnings.catch_warnings():
+            # Keras warns when it leaves layers at random: that is no start, but a file that does not fit.
+            warnings.simplefilter("error", UserWarning)
+            return makers[recipe.backbone](weights=weights, **options)
+    except (ValueError, UserWarning) as error:
         if weights in (None, "imagenet"):
             reason = " ".join(str(error).split())[:200]
             raise UsageError(f"{wanted} cannot be built with weights {weights}: {reason}") from None
@@ -122,7 +126,9 @@ def _backbone(recipe: ModelRecipe, shape: tuple[int, int, int]) -> Any:
         # Keras's download raises a bare Exception with the address; anything else is a bug and goes on as it is.
         if type(error) is not Exception and not isinstance(error, OSError):
             raise
+        if weights not in (None, "imagenet"):
+            raise UsageError(f"weights {weights}: not a Keras .h5 file of weights") from None
         raise UsageError(
-            f"ImageNet weights of {recipe.backbone} alpha {recipe.alpha:g} cannot be reached; give a file with "
-            "--weights PATH, or copy it to ~/.keras/models"
+            f"ImageNet weights of {wanted} cannot be reached; give a file with --weights PATH, or copy it to "
+            "~/.keras/models"
         ) from None

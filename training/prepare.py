@@ -106,18 +106,18 @@ def _request(listing: Listing, recipe: Recipe) -> str:
 
 
 def _check_classes(items: Sequence[Item], recipe: Recipe) -> None:
-    counts = Counter(item.kind for item in items)
-    for wanted, what in ((True, "good"), (False, "defective")):
-        kinds = [kind for kind in range(len(recipe.classes)) if (kind in recipe.good) == wanted]
-        if not any(counts[kind] for kind in kinds):
-            names = ", ".join(f"{kind} {recipe.classes[kind]}" for kind in kinds)
-            raise UsageError(f"class {names}: no frame; a model needs good and defective frames, add some {what} ones")
     recordings = {item.recording for item in items}
     if recipe.data.split != "frame" and len(recordings) < 3:
         raise UsageError(
             f"{len(recordings)} recording(s) ({', '.join(sorted(recordings))}): train, val and test need one each at "
             "least, better ten; record more, or name recordings in a CSV (path,label,recording)"
         )
+    counts = Counter(item.kind for item in items)
+    for wanted, what in ((True, "good"), (False, "defective")):
+        kinds = [kind for kind in range(len(recipe.classes)) if (kind in recipe.good) == wanted]
+        if not any(counts[kind] for kind in kinds):
+            names = ", ".join(f"{kind} {recipe.classes[kind]}" for kind in kinds)
+            raise UsageError(f"class {names}: no frame; a model needs good and defective frames, add some {what} ones")
 
 
 def _readable(listing: Listing, chunks: Sequence[Path]) -> tuple[_Pool, list[Record]]:

@@ -114,14 +114,16 @@ def operating_threshold(defect: F64, bad: Bools, escapes: float, overkill: float
         return np.full(len(w), np.nan)
     safe = np.clip(scores, _FINEST, 1 - _FINEST)
     place = np.log(safe) - np.log1p(-safe)
-    ends = np.concatenate([[place[0] - 1], (place[1:] + place[:-1]) / 2, [place[-1] + 1]])
-    candidates = np.clip(1 / (1 + np.exp(-ends)), _FINEST, 1 - _FINEST)
+    between = 1 / (1 + np.exp(-(place[1:] + place[:-1]) / 2))
+    # Scores closer together than floats can halve: the upper one itself parts them.
+    between = np.where((between > scores[:-1]) & (between <= scores[1:]), between, scores[1:])
+    candidates = np.concatenate([[0.0], between, [np.nextafter(scores[-1], 2.0)]])
 
     def below(among: Bools) -> F64:
         """Share of `among` under each candidate, [b, k + 1]."""
         sums = np.cumsum(np.add.reduceat((w * among)[:, order], first, axis=1), axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.concatenate([np.zeros((len(w), 1)), sums], axis=1) / sums[:, -1:]
+            return np.asarray(np.concatenate([np.zeros((len(w), 1)), sums], axis=1) / sums[:, -1:])
 
     passed, rejected = below(bad), 1 - below(~bad)
     kept = passed <= escapes + 1e-9
@@ -130,7 +132,7 @@ def operating_threshold(defect: F64, bad: Bools, escapes: float, overkill: float
     allowed = np.maximum(rejected[rows, highest], overkill)[:, None] + 1e-9
     lowest = np.argmax(rejected <= allowed, axis=1)
     known = (w @ bad > 0) & (w @ ~bad > 0)
-    return np.asarray(np.where(known, candidates[np.minimum(lowest, highest)], np.nan))
+    return np.asarray(np.where(known, np.minimum(candidates[np.minimum(lowest, highest)], 1.0), np.nan))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,131 @@
+"""The command line of weldwatch-train: what may be said, and what it means. No work is done here, and little
+imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from training.recipe import BUILT_IN, DEFAULT
+
+_ALL = """\
+examples:
+  weldwatch-train synthesize --out frames/ --recordings 72 --frames 60     drawn frames, to try everything with
+  weldwatch-train all --recipe demo --data frames/ --out out/              frames to bundle and report
+  weldwatch-train all --recipe aluminium --data al5083/ --out out/ --weights mobilenet_5_0_160_tf_no_top.h5
+  weldwatch-train evaluate --bundle out/al5083-1.0.0.pipeline --data al5083/
+"""
+_DATA = (
+    "raw frames (the Kaggle layout with train/train.json, a folder per class, or a CSV path,label,recording), "
+    "or a set that prepare has made"
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of weldwatch-train."""
+    top = argparse.ArgumentParser(
+        prog="weldwatch-train", description="From recordings of welding to a pipeline bundle.", epilog=_ALL,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+
+    one = add("synthesize", "draw recordings to try everything with; they say nothing of real welds")
+    one.add_argument("--out", type=Path, required=True, help="a new folder")
+    one.add_argument("--recordings", type=_count, default=72)
+    one.add_argument("--frames", type=_count, default=60, help="of each recording")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--size", type=_size, default=(800, 974), metavar="WxH", help="pixels (default 800x974)")
+    one.add_argument("--workers", type=_count, help="processes (default: all processors)")
+
+    one = add("prepare", "split frames by recording and bring them to 128×128 gray, with digests")
+    _common(one, data="raw frames, in any of the layouts", out="a new folder for the set")
+    _quotas(one)
+
+    one = add("train", "fit the recipe's network, keeping a checkpoint after every epoch")
+    _common(one, data=_DATA, out="folder of the run")
+    _quotas(one)
+    _fitting(one)
+
+    one = add("evaluate", "measure a bundle on labelled frames, or recipes by grouped cross-validation")
+    one.add_argument("--data", type=Path, required=True, help=_DATA)
+    one.add_argument("--bundle", type=Path, help="the .pipeline file to measure, through the agent's own session")
+    one.add_argument(
+        "--side", choices=["train", "val", "test"], default="test", help="of a prepared set (default test)"
+    )
+    one.add_argument("--seen-too", action="store_true", help="also the recordings that taught or tuned the bundle")
+    one.add_argument(
+        "--folds", type=_count, metavar="K", help="cross-validate recipes by recording instead; small sets"
+    )
+    one.add_argument("--recipe", action="append", help="with --folds; several: the choice is made inside the folds")
+    one.add_argument("--seeds", type=_count, default=3, help="with --folds: how often, with other folds (default 3)")
+    one.add_argument("--weights", metavar="PATH", action="append", help="with --folds: for each --recipe in turn")
+    one.add_argument("--out", type=Path, help="folder for evaluation.html and evaluation.json")
+    one.add_argument("--workers", type=_count, help="processes that read frames (default: all processors)")
+    one.add_argument("--json", action="store_true", help="all figures as JSON on stdout")
+
+    one = add("export", "write the trained model as ONNX files")
+    one.add_argument("--data", type=Path, help="the prepared set (default: OUT/prepared)")
+    one.add_argument("--out", type=Path, required=True, help="folder of the run")
+
+    one = add("bundle", "measure the trained model and make its bundle and report")
+    one.add_argument("--data", type=Path, help="the prepared set (default: OUT/prepared)")
+    one.add_argument("--out", type=Path, required=True, help="folder of the run")
+
+    one = add("all", "frames to bundle: prepare, train, export, evaluate, bundle")
+    _common(one, data=_DATA, out="folder for everything; the bundle and report.html end there")
+    _quotas(one)
+    _fitting(one)
+    return top
+
+
+def _common(one: argparse.ArgumentParser, *, data: str, out: str) -> None:
+    known = ", ".join(sorted(path.stem for path in BUILT_IN.glob("*.yaml")))
+    one.add_argument("--recipe", default=DEFAULT, help=f"a YAML file, or one of: {known} (default {DEFAULT})")
+    one.add_argument("--data", type=Path, required=True, help=data)
+    one.add_argument("--out", type=Path, required=True, help=out)
+
+
+def _quotas(one: argparse.ArgumentParser) -> None:
+    for side in ("train", "val", "test"):
+        told = f"frames of each of the two classes in {side}, or all"
+        one.add_argument(f"--{side}", type=_quota, metavar="N", help=told)
+    one.add_argument(
+        "--split", choices=["recording", "given", "frame"],
+        help="by recording; given: the set's own test/ stays test; frame: the usual leaky split, for comparison only",
+    )  # fmt: skip
+    one.add_argument("--seed", type=_natural, help="another draw of the split, and of everything after it")
+    one.add_argument("--workers", type=_count, help="processes that read frames (default: all processors)")
+
+
+def _fitting(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--weights", metavar="PATH", help="start from this file, or: imagenet, random")
+    one.add_argument("--epochs", type=_natural, help="of fine-tuning, at most")
+    one.add_argument("--resume", action="store_true", help="go on with the training that OUT holds")
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _quota(text: str) -> tuple[int | None]:
+    return (None,) if text == "all" else (_count(text),)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 800x974")
+    return int(width), int(height)
