@@ -60,6 +60,7 @@ class Frame:
     identity_unknown: bool = False  #: a name pattern is configured and did not match
     decode_ms: float = 0.0
     simulated: bool = False
+    result_id: str | None = None  #: the id that its result shall carry, where somebody was told it before
 
     def __post_init__(self) -> None:
         if (self.picture is None) == (self.problem is None):

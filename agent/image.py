@@ -154,7 +154,9 @@ def _check_jpeg(data: bytes) -> None:
         code = data[at - 1]
         if code == 0xD9:
             return
-        if code not in (0x01, 0xD8):  # all others have a length; entropy-coded data follows the SOS segment
+        if code == 0xD8:  # a thumbnail lies within a segment, which is passed over: here another picture begins
+            raise TruncatedImageError("unreadable_image", "the JPEG is cut, and another one begins within it")
+        if code != 0x01:  # all others have a length; entropy-coded data follows the SOS segment
             at += int.from_bytes(data[at : at + 2], "big")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,6 +48,18 @@ class Source(Protocol):
 
     def state(self) -> dict[str, Any]:
         """For the status topic: at least ``name``, ``type`` and ``state`` ("watching", "missing", "stalled", …)."""
+        ...
+
+
+class Triggered(Protocol):
+    """A source that takes an image when it is told to."""
+
+    def trigger(self) -> Future[str]:
+        """Inspect what the camera sees from now on. The result's id, once that result is durable.
+
+        Never blocks. Always ends: with the id of a result, NotDecidable where the camera gave no frame in time, or with
+        ``RetryError`` (as its exception) where there is no result: the agent stops, or nothing is inspected at present.
+        """
         ...
 
 

@@ -63,6 +63,7 @@ class Feed:
         self._cause = "no answer yet"
         self._state: State = "connecting"
         self._broken = False
+        self._failure: Exception | None = None
         self._next_due: float | None = None
         self._previous: Grab | None = None
         self._same_since = 0.0
@@ -71,6 +72,11 @@ class Feed:
     def state(self) -> State:
         """Where it stands in the picture above."""
         return self._state
+
+    def is_over(self) -> bool:
+        """The end of a file was reached, and its last frame taken."""
+        with self._changed:
+            return self._state == "ended" and not self._ready
 
     def start(self) -> None:
         """Begin to connect."""
@@ -84,7 +90,6 @@ class Feed:
         self._grabber.close()
         self._thread.join(JOIN_S)
         self._state = "stopped"
-        self._health.clear_problem(f"camera_stalled:{self.name}")
 
     def take(self, timeout_s: float, after: float = 0.0) -> Fed | None:
         """The next frame that arrived after ``after`` (monotonic seconds); None when there is none in time."""
@@ -105,9 +110,11 @@ class Feed:
     def watch(self) -> None:
         """Raise ``camera_stalled`` when no frame came for too long. Called every now and then from outside.
 
-        From outside, because the reading thread may hang in a call.
+        From outside, because the reading thread may hang in a call. What made that thread fail is raised here.
         """
-        if self._state in ("ended", "stopped") or self._grabber.waits and self._state == "streaming":
+        if self._failure is not None:
+            raise self._failure
+        if self._state in ("ended", "stopped") or (self._grabber.waits and self._state == "streaming"):
             return
         quiet_s = time.monotonic() - self._last_at
         if quiet_s > self._wish.stall_s + (CONNECT_S if self._state == "connecting" else 0.0):
@@ -126,6 +133,12 @@ class Feed:
     # -- the reading thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._read_on()
+        except Exception as error:  # noqa: BLE001  # handed to the source's thread, which raises it
+            self._failure = error
+
+    def _read_on(self) -> None:
         attempt = 0
         while not self._stop.is_set():
             try:

@@ -23,11 +23,12 @@ class GenicamStream:
         producer = Path(settings.producer or "")
         if not producer.is_file():
             raise DriverError(f"producer {producer}: no such file")
-        self._timeout_s, self._harvester, self._camera = settings.timeout_s, Harvester(), None
+        self._timeout_s, self._harvester = settings.timeout_s, Harvester()
+        self._camera: Any = None
         try:
             self._harvester.add_file(str(producer), check_existence=True, check_validity=True)
             self._harvester.update()
-            self._camera: Any = self._harvester.create(self._find(settings.target))
+            self._camera = self._harvester.create(self._find(settings.target))
             self._camera.start()
         except BaseException:
             self.close()

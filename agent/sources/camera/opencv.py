@@ -20,7 +20,7 @@ from agent.sources.camera.wire import DriverError, Settings
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
-import cv2  # noqa: E402  # after the settings above
+import cv2  # after the settings above
 
 _PORTS = {"rtsp": 554, "rtsps": 322}
 _FILM_FPS = 25.0  #: of a file that does not say

@@ -25,8 +25,9 @@ def to_8_bit(form: str, data: np.ndarray, height: int, width: int) -> np.ndarray
         raise DriverError(f"an incomplete frame: {data.nbytes} bytes instead of {need}")
     raw = data.view(np.uint8).reshape(-1)[:need]
     if form in _DEEP:
-        return (raw.view("<u2") >> (_DEEP[form] - 8)).astype(np.uint8).reshape(height, width)
+        levels: np.ndarray = raw.view("<u2").reshape(height, width) >> (_DEEP[form] - 8)
+        return np.asarray(levels, np.uint8)
     if channels == 1:
-        return raw.reshape(height, width).copy()
-    colours = raw.reshape(height, width, channels)[..., :3]
-    return (colours[..., ::-1] if form.startswith("BGR") else colours).copy()
+        return np.array(raw.reshape(height, width))
+    colours: np.ndarray = raw.reshape(height, width, channels)[..., :3]
+    return np.array(colours[..., ::-1] if form.startswith("BGR") else colours, order="C")

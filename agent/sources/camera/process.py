@@ -63,10 +63,10 @@ class DriverProcess:
             pixels = np.frombuffer(body, np.uint8)
             pixels = pixels.reshape((height, width) if channels == 1 else (height, width, channels))
             return Grab(at, stream_s, pixels=pixels)
-        if kind == END:
-            self._end()
-            return None
-        self._fail(bytes(body).decode(errors="replace"))
+        if kind != END:
+            self._fail(bytes(body).decode(errors="replace"))
+        self._end()
+        return None
 
     def close(self) -> None:
         """As ``Grabber``: kills the child, which ends a read that waits."""
@@ -80,9 +80,12 @@ class DriverProcess:
         with self._lock:
             if self._closed:
                 raise RetryError("closed")
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                )
+            except OSError as error:
+                raise RetryError(f"cannot start the driver process: {error.strerror or error}") from None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):  # a larger pipe is only faster
             fcntl(self._process.stdout, _F_SETPIPE_SZ, _PIPE)

@@ -9,8 +9,9 @@ ends the child. From the child, on stdout, messages, each a head and so many byt
     E     it did not open, or broke off                 │ one line of UTF-8: why
     Z     the end of a file                             │
 
-Invariants: an E before O: it waits for the next ``"open"``. After O come F, then one E or Z, then the child ends. ``at`` is CLOCK_MONOTONIC, which
-both processes share. This module and the child import nothing of the agent that is large.
+Invariants: after an E before O the child waits for the next ``"open"``; after O come F, then one E or Z, then the child
+ends. ``at`` is CLOCK_MONOTONIC, which both processes share. Neither this module nor the child imports anything of the
+agent that is large.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Stream(Protocol):
     """A driver's open connection."""
 
     def read(self) -> tuple[np.ndarray, float | None] | None:
-        """Next frame (uint8, gray or RGB) and its time in a file, or None at the end; ``DriverError`` when none comes."""
+        """Next frame (uint8, gray or RGB) and its time in a file; None at the end. ``DriverError`` when none comes."""
         ...
 
     def close(self) -> None:

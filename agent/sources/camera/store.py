@@ -1,0 +1,183 @@
+"""Inspected frames on disk, so that every result can be looked at.
+
+    <save>/2026-11-22/10/torch_20261122T102205123Z.png      day and hour of capture, UTC
+
+Invariants
+- A file appears under its name whole, and is durable before its result can be: written under a dot name, renamed, then
+  synced once, which on Linux's file systems takes the new name along (it is newer than the file's own data).
+- What is saved is what is judged: pixels as lossless PNG; a JPEG that the camera sent byte for byte; one that we make
+  is decoded again.
+- Never more than ``keep_gb`` and ``keep_days``, whichever is less: whole hours are removed, the oldest first, by a
+  thread of its own. Only what this store has named is ever removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+from agent.clock import Clock, compact_utc
+from agent.health import Health
+from agent.image import Picture, decode
+from agent.logs import log
+
+_log = log("sources")
+
+TIDY_S = 600.0
+JPEG_QUALITY = 95
+_DAY, _HOUR = re.compile(r"\d{4}-\d{2}-\d{2}"), re.compile(r"\d{2}")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file of the store."""
+
+    name: str  #: relative to the store, with '/'
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """How long files stay."""
+
+    days: int
+    bytes: int
+
+
+class FrameStore:
+    """Saves frames for one source. ``save`` is called from one thread."""
+
+    def __init__(self, folder: Path, source: str, form: str, keep: Keep, clock: Clock, health: Health) -> None:
+        self.folder = folder
+        self._stem, self._form, self._keep = quote(source, safe=" "), form, keep
+        self._clock, self._health = clock, health
+        self._lock = threading.Lock()  # guards the sizes
+        self._sizes: dict[str, int] = {}  #: bytes by "day/hour"
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to keep house: now, and every ``TIDY_S``."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._keep_house, name=f"frames {self._stem}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the housekeeping."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(1.0)
+
+    def encode(self, picture: Picture) -> tuple[bytes, str, Picture]:
+        """Encoded bytes, their suffix, and the picture that they decode to."""
+        buffer = io.BytesIO()
+        if self._form == "jpeg":
+            picture.image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+            return buffer.getvalue(), "jpg", decode(buffer.getvalue())
+        # Run lengths only: on camera noise as small as a search for repeats, in two thirds of the time.
+        picture.image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        return buffer.getvalue(), "png", picture
+
+    def stem(self, taken: datetime) -> str:
+        """The name of a frame of this time, without number and suffix."""
+        return f"{taken:%Y-%m-%d/%H}/{self._stem}_{compact_utc(taken)}"
+
+    def save(self, data: bytes, suffix: str, taken: datetime) -> Saved:
+        """Write a file; durable when this returns. ``OSError`` where it cannot be."""
+        hour, _, stem = self.stem(taken).rpartition("/")
+        folder = self.folder / hour
+        folder.mkdir(parents=True, exist_ok=True)
+        name, number = f"{stem}.{suffix}", 0
+        while (folder / name).exists():
+            number += 1
+            name = f"{stem}_{number}.{suffix}"
+        hidden = folder / f".{name}.part"
+        try:
+            with hidden.open("wb") as file:
+                file.write(data)
+                file.flush()
+                hidden.rename(folder / name)
+                os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):  # it may be there or not; a rest is removed by the housekeeping
+                hidden.unlink(missing_ok=True)
+            raise
+        with self._lock:
+            self._sizes[hour] = self._sizes.get(hour, 0) + len(data)
+            full = sum(self._sizes.values()) > self._keep.bytes
+        if full:
+            self._wake.set()
+        return Saved(f"{hour}/{name}", hashlib.sha256(data).hexdigest(), len(data))
+
+    # -- housekeeping ------------------------------------------------------------------------------------------------
+
+    def _keep_house(self) -> None:
+        try:
+            self._measure()
+            while not self._stop.is_set():
+                self._wake.clear()
+                self.tidy()
+                self._wake.wait(TIDY_S)
+        except OSError as error:
+            # Said, and tried again at the next start; the disk's own limit (results.min_free_mb) holds meanwhile.
+            if self._health.raise_problem(f"frames_not_tidied:{self._stem}", str(error)):
+                _log.error("frames_not_tidied: %s: %s; old frames stay; give the agent permission", self.folder, error)
+
+    def _measure(self) -> None:
+        """Add up what lies there from before."""
+        for hour, folder in self._hours():
+            with os.scandir(folder) as entries:
+                size = sum(entry.stat(follow_symlinks=False).st_size for entry in entries if self._is_ours(entry.name))
+            with self._lock:
+                self._sizes[hour] = self._sizes.get(hour, 0) + size
+
+    def _hours(self) -> Iterator[tuple[str, Path]]:
+        """Folders of the store, the oldest first."""
+        if not self.folder.is_dir():
+            return
+        for day in sorted(entry for entry in self.folder.iterdir() if _DAY.fullmatch(entry.name)):
+            if day.is_dir() and not day.is_symlink():
+                for hour in sorted(entry for entry in day.iterdir() if _HOUR.fullmatch(entry.name)):
+                    if hour.is_dir() and not hour.is_symlink():
+                        yield f"{day.name}/{hour.name}", hour
+
+    def _is_ours(self, name: str) -> bool:
+        return name.startswith((f"{self._stem}_", f".{self._stem}_"))
+
+    def tidy(self) -> None:
+        """Remove the oldest hours until both limits hold. The running hour stays."""
+        now = self._clock.now()
+        oldest, running = f"{now - timedelta(days=self._keep.days):%Y-%m-%d/%H}", f"{now:%Y-%m-%d/%H}"
+        for hour, folder in self._hours():
+            with self._lock:
+                too_much = sum(self._sizes.values()) > self._keep.bytes
+            if hour >= running or not (too_much or hour < oldest):
+                return
+            self._remove(hour, folder)
+
+    def _remove(self, hour: str, folder: Path) -> None:
+        with os.scandir(folder) as entries:
+            ours = [entry.path for entry in entries if self._is_ours(entry.name)]
+        for path in ours:
+            Path(path).unlink(missing_ok=True)
+        with self._lock:
+            self._sizes.pop(hour, None)
+        self._health.count("frames_removed", len(ours))
+        for empty in (folder, folder.parent):
+            try:
+                empty.rmdir()
+            except OSError:
+                return  # somebody else's file lies there: it stays
