@@ -32,7 +32,12 @@ check: $(VENV)/.test
 training: $(VENV)/.training
 
 demo-bundle: $(VENV)/.training
-	$(BIN)/weldwatch-train demo-bundle $(if $(WEIGHTS),--weights $(WEIGHTS))
+	rm -rf build/demo-bundle
+	$(BIN)/weldwatch-train synthesize --out build/demo-bundle/frames --recordings 80 --frames 60 --seed 1
+	$(BIN)/weldwatch-train all --recipe demo --data build/demo-bundle/frames --out build/demo-bundle \
+		$(if $(WEIGHTS),--weights $(WEIGHTS))
+	rm -f agent/demo/weld-demo-*.pipeline
+	cp build/demo-bundle/weld-demo-*.pipeline agent/demo/
 
 # A mosquitto to deliver to, strace to read the order of syncs from, jq for the examples of the documentation.
 .PHONY: system-packages
