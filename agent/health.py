@@ -56,6 +56,10 @@ class Health:
         """Call ``listener`` (briefly, from any thread) whenever the problems change."""
         self._listeners.append(listener)
 
+    def changed(self) -> None:
+        """Something beside the problems changed that the status topic shows (another bundle)."""
+        self._tell()
+
     def _tell(self) -> None:
         for listener in self._listeners:
             listener()

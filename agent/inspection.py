@@ -43,7 +43,7 @@ def inspect(frame: Frame, model: Model, station: Station | None, clock: Clock) -
     created = clock.now()
     spent = frame.decode_ms + (clock.monotonic() - started) * 1e3
     return Result(
-        result_id=new_result_id(int(created.timestamp() * 1e3)),
+        result_id=frame.result_id or new_result_id(int(created.timestamp() * 1e3)),
         class_=label,
         probability=judgement.probability if judgement and label is not None else None,
         labels=list(model.decision.labels),
@@ -93,6 +93,13 @@ class Intake:
             self._frames.append(frame)
             self._changed.notify_all()
             return True
+
+    def room(self, timeout_s: float) -> bool:
+        """Wait until a frame would be taken at once, for a source whose images do not wait. False when it would not."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not self._ended and not self._paused and len(self._frames) < self._size, timeout_s
+            )
 
     def take(self, most: int) -> list[Frame]:
         """Wait for a frame, then take what is there, at most ``most``. Empty: it has ended, and all were taken."""
@@ -145,6 +152,10 @@ class Inspector:
             if not self._commit([(frame, self._inspect(frame)) for frame in frames]):
                 return
 
+    def swap(self, model: Model) -> None:
+        """Judge with ``model`` from the next frame on. From any thread."""
+        self._model = model
+
     def give_up(self) -> None:
         """Stop waiting for a full disk: what is not committed stays with its source."""
         self._give_up.set()
@@ -153,6 +164,10 @@ class Inspector:
         result = inspect(frame, self._model, self._station, self._clock)
         self._health.count("inspected")
         self._health.count(f"evaluation_{result.evaluation}")
+        if frame.picture is not None:
+            self._health.count("judged")
+            if result.evaluation == "NotDecidable":
+                self._health.count("judged_undecided")
         if result.evaluation == "NotDecidable":
             reason = result.reasons[0]
             _log.warning("%s: NotDecidable: %s %s", frame.name, reason.code, reason.detail or "")

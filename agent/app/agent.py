@@ -26,7 +26,7 @@ from agent.ports import Source
 STOP_DELIVER_S = 5.0  #: how long a stop goes on delivering
 ONCE_DELIVER_S = 10.0  #: how long ``run --once`` waits for a broker
 HEALTH_S = 10.0
-_TICK_S = 1.0
+_TICK_S = 0.25
 _ONCE_TICK_S = 0.05
 _SOURCE_AGAIN_S = 5.0
 _log = log("app")
@@ -126,6 +126,7 @@ class Agent:
                 if parts.mqtt is not None:
                     parts.mqtt.publish_status()
             condition.watch_space()
+            parts.bundles.look(parts.inspector)
             now = self._clock.monotonic()
             if now >= next_health:
                 next_health = now + HEALTH_S

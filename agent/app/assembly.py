@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from agent.app.bundles import Bundles
 from agent.app.places import make_folder, only_one
 from agent.clock import Clock
-from agent.config import AgentConfig, MqttConfig
+from agent.config import AgentConfig, CameraConfig, FolderConfig, MqttConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.mqtt import MqttSink
 from agent.delivery.shipper import Shipper
@@ -21,9 +22,11 @@ from agent.health import Health
 from agent.inspection import Inspector, Intake
 from agent.ledger import Ledger
 from agent.logs import log
-from agent.model.store import Loaded, load
 from agent.ports import Sink, Source
 from agent.result import Station
+from agent.sources.camera.build import grabber_of, store_of
+from agent.sources.camera.grabber import Grabber
+from agent.sources.camera.source import CameraSource
 from agent.sources.folder import FolderSource
 
 _log = log("app")
@@ -35,7 +38,7 @@ class Parts:
 
     health: Health
     intake: Intake
-    loaded: Loaded
+    bundles: Bundles
     ledger: Ledger
     inspector: Inspector
     sources: Mapping[str, Source]
@@ -58,11 +61,11 @@ def assemble(
 
     Raises ``UsageError`` for what the user must change. Nothing that is away (broker, capture folder) is an error.
     """
+    grabbers = {one.name: grabber_of(one) for one in config.sources if isinstance(one, CameraConfig)}
     make_folder(Path(config.state), "state")
     make_folder(Path(config.results.directory), "results.directory")
     closing.enter_context(only_one(Path(config.state), config.station.name, clock))
-    loaded = load(config.bundle.initial)
-    _announce(loaded)
+    bundles = Bundles(config, health)
     ledger = Ledger.open(Path(config.state), clock, health)
     closing.callback(ledger.close)
     wants_files = config.results.per_image or config.results.daily_log
@@ -77,11 +80,11 @@ def assemble(
     return Parts(
         health=health,
         intake=intake,
-        loaded=loaded,
+        bundles=bundles,
         ledger=ledger,
-        inspector=Inspector(intake, loaded.model, station, ledger, clock, health),
+        inspector=Inspector(intake, bundles.loaded.model, station, ledger, clock, health),
         sources={
-            source.name: FolderSource(source, config.zone, ledger, health, clock, simulated)
+            source.name: _source(source, config, grabbers, ledger, intake, health, clock, simulated)
             for source in config.sources
         },
         sinks=sinks,
@@ -91,6 +94,23 @@ def assemble(
     )
 
 
+def _source(
+    source: FolderConfig | CameraConfig,
+    config: AgentConfig,
+    grabbers: Mapping[str, Callable[[], Grabber]],
+    ledger: Ledger,
+    intake: Intake,
+    health: Health,
+    clock: Clock,
+    simulated: bool,
+) -> Source:
+    if isinstance(source, FolderConfig):
+        return FolderSource(source, config.zone, ledger, health, clock, simulated)
+    store = store_of(source, config.results, clock, health)
+    grabber = grabbers[source.name]
+    return CameraSource(source, grabber, store, intake.room, ledger, health, clock, simulated)
+
+
 def _with_broker(mqtt: MqttConfig, closing: contextlib.ExitStack) -> MqttConfig:
     """For ``embedded: true`` start the broker and put its address in."""
     if not mqtt.embedded:
@@ -98,13 +118,3 @@ def _with_broker(mqtt: MqttConfig, closing: contextlib.ExitStack) -> MqttConfig:
     broker = closing.enter_context(EmbeddedBroker(mqtt.port))
     _log.warning("embedded broker on %s:%d: for demonstrations, it keeps nothing", broker.host, broker.port)
     return msgspec.structs.replace(mqtt, host=broker.host, port=broker.port)
-
-
-def _announce(loaded: Loaded) -> None:
-    facts = loaded.model.facts
-    for refusal in loaded.refusals:
-        _log.warning("bundle_variant_refused: %s; using %s instead", refusal, facts.variant)
-    deviation = f"golden images within {loaded.self_test_deviation:.1g}"
-    _log.info("bundle %s %s (%s): self-test passed, %s", facts.name, facts.version, facts.variant, deviation)
-    if loaded.notice:
-        _log.warning("bundle %s: %s", facts.name, loaded.notice)

@@ -28,12 +28,17 @@ class Condition:
 
     def status(self, *, inspecting: bool) -> dict[str, Any]:
         """What the status topic says beside the connection's own fields."""
-        loaded = self._parts.loaded
+        loaded = self._parts.bundles.loaded
         return {
             "agent": __version__,
             "inspecting": inspecting and self._parts.intake.is_open(),
             "problems": list(self._parts.health.problems()),
-            "bundle": {**msgspec.to_builtins(loaded.model.facts), "notice": loaded.notice},
+            "bundle": {
+                **msgspec.to_builtins(loaded.model.facts),
+                "notice": loaded.notice,
+                "signed_by": loaded.signed_by,
+                "device": loaded.model.device,
+            },
             "sources": [source.state() for source in self._parts.sources.values()],
         }
 

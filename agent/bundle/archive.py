@@ -156,10 +156,10 @@ def is_plain_path(name: str) -> bool:
     return all(part not in ("", ".", "..") for part in name.split("/")) and not PurePosixPath(name).is_absolute()
 
 
-def write(path: Path, manifest: Manifest, entries: Mapping[str, bytes], signature: bytes | None = None) -> Manifest:
+def write(path: Path, manifest: Manifest, entries: Mapping[str, bytes]) -> Manifest:
     """Write a bundle at ``path`` (whole or not at all) and return the manifest with ``files`` filled in.
 
-    ``entries`` maps plain paths to contents; ``manifest.json`` and ``signature`` are written by this function alone.
+    ``entries`` maps plain paths to contents; ``manifest.json`` and ``signature`` are not for the caller to give.
     """
     for name in entries:
         if not is_plain_path(name) or name in (MANIFEST, SIGNATURE):
@@ -169,10 +169,20 @@ def write(path: Path, manifest: Manifest, entries: Mapping[str, bytes], signatur
         for name, data in sorted(entries.items())
     }
     manifest = msgspec.structs.replace(manifest, files=files)
-    contents = {MANIFEST: manifests.encode(manifest), **dict(sorted(entries.items()))}
-    manifests.parse(contents[MANIFEST], str(path))
-    if signature is not None:
-        contents[SIGNATURE] = signature
+    encoded = manifests.encode(manifest)
+    manifests.parse(encoded, str(path))
+    _write_zip(path, {MANIFEST: encoded, **dict(sorted(entries.items()))})
+    return manifest
+
+
+def write_signed(archive: Archive, path: Path, signature: bytes) -> None:
+    """A copy of a verified bundle at ``path`` that carries ``signature``; the manifest stays as it is, to the byte."""
+    entries = {name: archive.read(name) for name in sorted(archive.manifest.files)}
+    _write_zip(path, {MANIFEST: archive.manifest_bytes, **entries, SIGNATURE: signature})
+
+
+def _write_zip(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Same contents, same bytes; synced and put in place in one step."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as target:
         try:
             with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
@@ -188,4 +198,3 @@ def write(path: Path, manifest: Manifest, entries: Mapping[str, bytes], signatur
         except BaseException:
             Path(target.name).unlink(missing_ok=True)
             raise
-    return manifest

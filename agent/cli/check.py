@@ -47,7 +47,7 @@ def work(options: argparse.Namespace) -> int:
     findings = [Finding("configuration", "ok", f"{path} is valid")]
     if not options.json:
         _show(findings[0])
-    for trial in (_bundle, _folders, _disk, _broker, _clock):
+    for trial in (_bundle, _folders, _cameras, _disk, _broker, _clock):
         for finding in trial(settings):
             findings.append(finding)
             if not options.json:
@@ -69,16 +69,20 @@ def _show(finding: Finding) -> None:
 
 def _bundle(config: AgentConfig) -> Iterator[Finding]:
     from agent.errors import BundleError
-    from agent.model.store import load
+    from agent.model.store import Store, Trust, load, resolve
 
     try:
-        loaded = load(config.bundle.initial)
+        store, keys = Store(Path(config.state)), config.bundle.trusted_keys
+        trust = Trust(Path(keys) if keys else None, config.bundle.device, config.bundle.budget_ms)
+        loaded = load(resolve(store.candidates(config.bundle.initial)[0], store), trust)
     except BundleError as error:
-        yield Finding("bundle", "failed", str(error), "set bundle.initial to a bundle that passes")
+        yield Finding("bundle", "failed", str(error), "set bundle.initial, or activate one that passes")
         return
     facts = loaded.model.facts
     detail = f"{facts.name} {facts.version} ({facts.variant}) passed its self-test on this machine"
     yield Finding("bundle", "ok", f"{detail}, golden images within {loaded.self_test_deviation:.1g}")
+    if keys is None:
+        yield Finding("bundle.trusted_keys", "warning", "not set: unsigned bundles are taken", "see docs/security.md")
     for refusal in loaded.refusals:
         yield Finding("bundle", "warning", refusal, f"the variant {facts.variant} judges instead")
     if loaded.notice:
@@ -86,7 +90,11 @@ def _bundle(config: AgentConfig) -> Iterator[Finding]:
 
 
 def _folders(config: AgentConfig) -> Iterator[Finding]:
+    from agent.config import FolderConfig
+
     for index, source in enumerate(config.sources):
+        if not isinstance(source, FolderConfig):
+            continue
         key, path = f"sources[{index}].path", Path(source.path)
         needs = os.R_OK | os.X_OK | (0 if source.after == "keep" else os.W_OK)
         if not path.is_dir():
@@ -104,6 +112,38 @@ def _folders(config: AgentConfig) -> Iterator[Finding]:
                 yield _writable(f"sources[{index}].{field}", Path(target))
     yield _writable("state", Path(config.state))
     yield _writable("results.directory", Path(config.results.directory))
+
+
+def _cameras(config: AgentConfig) -> Iterator[Finding]:
+    """One frame of each, as the agent would take it."""
+    import time
+
+    from agent.config import CameraConfig
+    from agent.errors import ImageError, RetryError, UsageError
+    from agent.sources.camera.build import folder_of, grabber_of
+
+    for index, source in enumerate(config.sources):
+        if not isinstance(source, CameraConfig):
+            continue
+        key, begin = f"sources[{index}].url", time.monotonic()
+        yield _writable(f"sources[{index}].save", folder_of(source, config.results))
+        try:
+            grabber = grabber_of(source)()
+        except UsageError as error:
+            yield Finding(key, "failed", str(error), "the agent does not start without it")
+            continue
+        try:
+            grabber.open()
+            grab = grabber.read()
+            if grab is None:
+                yield Finding(key, "failed", "the film has no frame", "give another file")
+                continue
+            size = f"{grab.picture.width}×{grab.picture.height}"
+            yield Finding(key, "ok", f"a frame of {size} after {time.monotonic() - begin:.1f} s")
+        except (RetryError, ImageError) as error:
+            yield Finding(key, "failed", str(error), "the agent runs all the same and goes on trying")
+        finally:
+            grabber.close()
 
 
 def _writable(key: str, folder: Path) -> Finding:

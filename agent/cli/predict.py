@@ -40,14 +40,14 @@ def work(options: argparse.Namespace) -> int:
     from agent.delivery.file_names import write_result_file
     from agent.errors import UsageError
     from agent.inspection import inspect
-    from agent.model.store import load
+    from agent.model.store import load, resolve
 
     images = list(_images(options.paths))
     if not images:
         raise UsageError(f"no images below {', '.join(map(str, options.paths))}; looked for {', '.join(_SUFFIXES)}")
     if options.out is not None:
         make_folder(options.out, "--out")
-    loaded = load(options.bundle)
+    loaded = load(resolve(options.bundle))
     if loaded.notice:
         print(f"weldwatch: bundle {loaded.model.facts.name}: {loaded.notice}", file=sys.stderr)
     clock = SystemClock()

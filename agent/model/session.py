@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agent.bundle.archive import Archive
 from agent.bundle.manifest import INPUT_NAME, Manifest
+from agent.bundle.postprocess import decide
 from agent.bundle.preprocess import to_gray, to_input
 from agent.errors import BundleError, ImageError
 from agent.image import Picture, decode
@@ -27,11 +28,15 @@ from agent.result import ModelFacts
 if TYPE_CHECKING:
     import onnxruntime
 
+CPU = "CPUExecutionProvider"
+#: Tried before the processor where the installed onnxruntime has them; the self-test measures which is faster.
+_ACCELERATORS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "OpenVINOExecutionProvider")
+
 
 class OnnxModel:
     """One variant of one bundle, loaded. Implements ``ports.Model``; ``judge`` belongs to one thread."""
 
-    def __init__(self, archive: Archive, variant: str | None = None) -> None:
+    def __init__(self, archive: Archive, variant: str | None = None, device: str = CPU) -> None:
         """Load ``variant`` (default: the first that the manifest lists). ``BundleError`` when it does not fit."""
         self.manifest: Manifest = archive.manifest
         self.variant = variant or next(iter(self.manifest.variants))
@@ -40,7 +45,8 @@ class OnnxModel:
             raise BundleError(f"{archive.path}: no variant {self.variant!r}; it has {known}")
         entry = self.manifest.variants[self.variant].file
         self._where = f"{archive.path}: {entry}"
-        self._session = _session(archive, entry, self._where)
+        self.device = device
+        self._session = _session(archive, entry, self._where, device)
         self._output = self._check_signature()
         self.decision: Decision = self.manifest.decision_of(self.variant)
         self.facts = ModelFacts(
@@ -85,7 +91,7 @@ class OnnxModel:
         return name
 
 
-def _session(archive: Archive, entry: str, where: str) -> onnxruntime.InferenceSession:
+def _session(archive: Archive, entry: str, where: str, device: str) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -99,7 +105,7 @@ def _session(archive: Archive, entry: str, where: str) -> onnxruntime.InferenceS
     try:
         with os.fdopen(os.dup(handle), "wb") as file:
             file.write(archive.read(entry))
-        return onnxruntime.InferenceSession(f"/proc/self/fd/{handle}", options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(f"/proc/self/fd/{handle}", options, providers=[device])
     except BundleError:
         raise
     except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base but Exception
@@ -109,31 +115,40 @@ def _session(archive: Archive, entry: str, where: str) -> onnxruntime.InferenceS
         os.close(handle)
 
 
-def self_test(archive: Archive, model: OnnxModel) -> float:
-    """Run the golden images through ``model``: the largest deviation found, absolute.
+def providers(device: str) -> list[str]:
+    """The execution providers to try for ``bundle.device``: "cpu", or "auto" for all that this onnxruntime offers."""
+    if device == "cpu":
+        return [CPU]
+    import onnxruntime
+
+    offered = set(onnxruntime.get_available_providers())
+    return [provider for provider in _ACCELERATORS if provider in offered] + [CPU]
+
+
+def self_test(archive: Archive, model: OnnxModel) -> tuple[float, float]:
+    """Run the golden images through ``model``: the largest deviation (absolute) and the median latency in ms.
 
     ``BundleError`` when an output is further off than the variant's tolerance, or an evaluation would change.
     """
-    from agent.bundle.postprocess import decide
-
-    worst, tested = 0.0, 0
     tolerance = model.manifest.variants[model.variant].tolerance
+    worst, times = 0.0, []
     for golden in model.manifest.golden:
         expected = golden.outputs.get(model.variant)
         if expected is None:
             continue
         try:
-            found = model.judge(decode(archive.read(golden.image))).probability
+            judged = model.judge(decode(archive.read(golden.image)))
         except ImageError as error:
             raise BundleError(f"{archive.path}: self-test failed: {golden.image}: {error}") from None
-        deviation = float(np.max(np.abs(np.subtract(found, expected))))
-        tested += 1
+        times.append(judged.preprocess_ms + judged.inference_ms)
+        deviation = float(np.max(np.abs(np.subtract(judged.probability, expected))))
         worst = max(worst, deviation) if np.isfinite(deviation) else float("inf")
-        if worst > tolerance or decide(found, model.decision)[1] != decide(expected, model.decision)[1]:
+        same = decide(judged.probability, model.decision)[1] == decide(expected, model.decision)[1]
+        if worst > tolerance or not same:
             raise BundleError(
-                f"{archive.path}: self-test failed on this machine: {golden.image} gives {found}, expected {expected} "
-                f"(variant {model.variant}, tolerance {tolerance})"
+                f"{archive.path}: self-test failed on this machine: {golden.image} gives {judged.probability}, "
+                f"expected {expected} (variant {model.variant}, {model.device}, tolerance {tolerance})"
             )
-    if not tested:
+    if not times:
         raise BundleError(f"{archive.path}: no golden image for variant {model.variant}; it cannot be tested here")
-    return worst
+    return worst, float(np.median(times))

@@ -180,7 +180,7 @@ def test_a_model_that_does_not_fit_the_contract_never_loads(tmp_path: Path) -> N
         path = tmp_path / f"{name}.pipeline"
         brightness_bundle(path, entries={"model/fp32.onnx": graph})
         with pytest.raises(BundleError, match=said):
-            load(str(path))
+            load(path)
 
 
 def test_a_bundle_that_fails_its_self_test_never_judges(tmp_path: Path) -> None:
@@ -189,11 +189,11 @@ def test_a_bundle_that_fails_its_self_test_never_judges(tmp_path: Path) -> None:
     wrong = [msgspec.structs.replace(manifest.golden[0], outputs={"fp32": [0.5, 0.5]}), *manifest.golden[1:]]
     brightness_bundle(path, golden=wrong)
     with pytest.raises(BundleError, match=r"self-test failed on this machine: golden/0\.png"):
-        load(str(path))
+        load(path)
 
 
 def test_the_self_test_deviation_is_reported(bundle: Path) -> None:
-    loaded = load(str(bundle))
+    loaded = load(bundle)
     assert 0 <= loaded.self_test_deviation < 1e-3
     assert loaded.model.facts.sha256 == hashlib.sha256(brightness_graph()).hexdigest()
 
