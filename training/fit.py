@@ -29,7 +29,7 @@ from training.augment import augment
 from training.checkpoint import EpochFacts, State, TrainingRecord
 from training.dataset import Frames
 from training.network import EMBEDDING, LOGITS, build
-from training.recipe import Recipe, digest
+from training.recipe import Recipe, Train, digest
 
 MODEL, FACTS = "model.keras", "training.json"
 _BIG = 256
@@ -116,22 +116,35 @@ def fit_head(model: Any, train: Frames, recipe: Recipe, tell: Tell = quiet) -> N
     blocks = [embed(model, train.gray, tell=tell)]
     for copy in range(recipe.train.head_copies):
         blocks.append(embed(model, train.gray, seed=(recipe.seed, copy + 1), recipe=recipe, tell=tell))
-    slope, offset = head(np.concatenate(blocks), np.tile(train.label, len(blocks)), recipe)
+    slope, offset = head(np.concatenate(blocks), train, recipe)
     # The margin (defect minus good) shared between the two logits, so that both start alike.
     kernel, bias = np.stack([-slope, slope], axis=1) / 2, np.array([-offset, offset]) / 2
     model.get_layer(LOGITS).set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
 
 
-def head(features: NDArray[np.float32], labels: NDArray[np.int64], recipe: Recipe) -> tuple[NDArray[np.float64], float]:
-    """Slope [c] and offset of the margin by logistic regression on embeddings [n, c]."""
+def head(features: NDArray[np.float32], train: Frames, recipe: Recipe) -> tuple[NDArray[np.float64], float]:
+    """Slope [c] and offset of the margin by logistic regression on embeddings [m n, c]: m copies of the n frames."""
     from sklearn.linear_model import LogisticRegression
 
     # One scale for all: scaling each feature by itself would raise those that hardly move, and with them noise.
     scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
-    weight = "balanced" if recipe.train.class_weights else None
-    found = LogisticRegression(C=recipe.train.head_strength, max_iter=5000, class_weight=weight)
-    found.fit(features / scale, labels)
+    copies = len(features) // len(train)
+    found = LogisticRegression(C=recipe.train.head_strength, max_iter=5000)
+    found.fit(features / scale, np.tile(train.label, copies), np.tile(frame_weights(train, recipe.train), copies))
     return np.asarray(found.coef_[0] / scale, dtype=np.float64), float(found.intercept_[0])
+
+
+def frame_weights(train: Frames, recipe: Train) -> NDArray[np.float64]:
+    """How much each frame counts while fitting, float [n] of mean 1."""
+    weights = np.ones(len(train))
+    if recipe.recording_weights:
+        _, number, count = np.unique(train.recording, return_inverse=True, return_counts=True)
+        weights /= count[number]
+    if recipe.class_weights:
+        for label in (0, 1):
+            mine = train.label == label
+            weights[mine] /= max(weights[mine].sum(), 1e-9)
+    return np.asarray(weights / weights.mean())
 
 
 def embed(
@@ -194,8 +207,7 @@ def _batches(train: Frames, recipe: Recipe, epoch: int) -> Any:
     import tensorflow as tf
 
     order = np.random.default_rng(np.random.SeedSequence([recipe.seed, epoch, 5])).permutation(len(train))
-    share = np.bincount(train.label, minlength=2) / len(train)
-    weight = (0.5 / np.maximum(share, 1e-9))[train.label] if recipe.train.class_weights else np.ones(len(train))
+    weight = frame_weights(train, recipe.train)
     seeds = np.stack([np.full(len(order), recipe.seed), np.arange(len(order)) + epoch * 1_000_003], axis=1)
     gray, labels, weights = train.gray[order], np.eye(2, dtype=np.float32)[train.label[order]], weight[order]
     parts = (gray, labels, weights.astype(np.float32), seeds.astype(np.int32))

@@ -131,7 +131,7 @@ def _method(frames: Frames, recipe: Recipe) -> Method:
             drawn = range(1, recipe.train.head_copies + 1)
             copies[seed] = [embed(model, frames.gray, seed=(recipe.seed + seed, one), recipe=recipe) for one in drawn]
         features = np.concatenate([block[train] for block in (plain, *copies[seed])])
-        slope, offset = head(features, np.tile(frames.label[train], 1 + len(copies[seed])), recipe)
+        slope, offset = head(features, frames.take(train), recipe)
         return np.asarray(plain[test] @ slope + offset, dtype=np.float64)
 
     return frozen

@@ -79,7 +79,8 @@ class Train(_Section, frozen=True, kw_only=True):
     weight_decay: Annotated[float, Meta(ge=0)] = 1e-4
     label_smoothing: Annotated[float, Meta(ge=0, le=0.3)] = 0.02
     patience: Count = 5  #: epochs without a better validation loss before it stops
-    class_weights: bool = True
+    class_weights: bool = True  #: both classes weigh the same, however many frames they have
+    recording_weights: bool = False  #: all recordings of a class weigh the same: few recordings of unequal length
     augment: Augment = Augment()
     mixed_precision: bool = False  #: 16-bit floats where the hardware multiplies them faster
 
