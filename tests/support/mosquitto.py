@@ -136,6 +136,8 @@ class Listener:
     def stop(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        # A cycle with its callbacks would keep its sockets open until the garbage collector comes.
+        self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
 
     def __enter__(self) -> Listener:
         return self.start()

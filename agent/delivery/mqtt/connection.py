@@ -130,6 +130,7 @@ class Connection:
             )
         except (OSError, ValueError) as error:
             self._finish(End("never connected"))
+            self.join()
             raise RetryError(f"{where} {causes.of_exception(error, CONNECT_TIMEOUT_S)}") from None
         self._client.loop_start()
         answered = self._answered.wait(CONNECT_TIMEOUT_S)
@@ -168,8 +169,8 @@ class Connection:
         """Disconnect cleanly: no last will."""
         self._client.disconnect()
         self.ended.wait(_GOODBYE_S)
-        self._client.loop_stop()
         self._finish(End("said goodbye"))
+        self.join()
 
     def drop(self, why: str) -> None:
         """End it without a goodbye; the broker publishes the last will."""
@@ -180,11 +181,16 @@ class Connection:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # it was closed meanwhile, which is what we want
-        self._client.loop_stop()
+        self.join()
 
     def join(self) -> None:
-        """Wait until the library's thread of an ended connection is gone."""
+        """Wait until the library's thread of an ended connection is gone, and let go of its sockets.
+
+        The callbacks make a cycle with the client, which would keep its sockets open until the garbage collector comes.
+        """
         self._client.loop_stop()
+        client = self._client
+        client.on_connect = client.on_disconnect = client.on_publish = client.on_message = client.on_socket_open = None
 
     # --- paho's thread ---
 
