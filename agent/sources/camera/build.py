@@ -60,7 +60,7 @@ def grabber_of(config: CameraConfig) -> Callable[[], Grabber]:
                 password=password,
                 transport=config.transport,
                 producer=config.producer,
-                paced=not (config.trigger == "continuous" and config.policy == "all"),
+                newest=not (config.trigger == "continuous" and config.policy == "all"),
             )
         )
 

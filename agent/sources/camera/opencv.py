@@ -1,7 +1,7 @@
 """The one door to OpenCV: RTSP, video files, USB cameras. Loaded in the driver process only.
 
-Invariants: opening and reading end after ``timeout_s`` (FFmpeg's own default is 30 s and more); FFmpeg opens nothing
-but what the ``url`` says (a playlist cannot name local files); a gray picture is handed on as gray.
+Invariants: opening ends after ``timeout_s`` (FFmpeg's own default is 30 s and more), reading is ended by the agent;
+FFmpeg opens nothing but what the ``url`` says (a playlist cannot name local files); a gray picture stays gray.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
 
-from agent.sources.camera.wire import DriverError, Settings
+from agent.sources.camera.freshness import Freshness
+from agent.sources.camera.wire import KEYFRAME_S, DriverError, Settings
 
 # Read by the library while it is loaded.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
@@ -32,6 +33,7 @@ class OpenCvStream:
     def __init__(self, settings: Settings) -> None:
         self._settings, self._number = settings, 0
         self._capture = {"rtsp": _rtsp, "file": _film, "usb": _device}[settings.kind](settings)
+        self._fresh = Freshness() if settings.kind == "rtsp" and settings.newest else None
         self._fps = 0.0
         if settings.kind == "file":
             fps = float(self._capture.get(cv2.CAP_PROP_FPS))
@@ -40,19 +42,23 @@ class OpenCvStream:
 
     def read(self) -> tuple[np.ndarray, float | None] | None:
         """As ``wire.Stream``."""
-        begin = time.monotonic()
+        if self._settings.kind == "file":
+            return self._film_frame()
+        while True:
+            good, frame = self._capture.read()
+            if not good or frame is None:
+                raise DriverError("the stream broke off")
+            if self._fresh is None or self._fresh(time.monotonic(), self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3):
+                return _plain(frame), None
+
+    def _film_frame(self) -> tuple[np.ndarray, float] | None:
         good, frame = self._capture.read()
         if not good or frame is None:
-            if self._settings.kind == "file":
-                return None
-            late = time.monotonic() - begin >= 0.9 * self._settings.timeout_s
-            raise DriverError(f"no frame for {self._settings.timeout_s:g} s" if late else "the stream broke off")
-        stream_s = None
-        if self._settings.kind == "file":
-            stream_s = self._number / self._fps
-            self._number += 1
-            if self._settings.paced:
-                time.sleep(max(0.0, self._began + stream_s - time.monotonic()))
+            return None
+        stream_s = self._number / self._fps
+        self._number += 1
+        if self._settings.newest:
+            time.sleep(max(0.0, self._began + stream_s - time.monotonic()))
         return _plain(frame), stream_s
 
     def close(self) -> None:
@@ -80,10 +86,16 @@ def _rtsp(settings: Settings) -> cv2.VideoCapture:
     if settings.username is not None:
         account = f"{quote(settings.username, safe='')}:{quote(settings.password or '', safe='')}@"
         parts = parts._replace(netloc=account + parts.netloc)
-    protocols = "rtsp,rtsps,rtp,srtp,tls,tcp,udp"
-    capture = _ffmpeg(urlunsplit(parts), settings, {"rtsp_transport": settings.transport,
-                      "protocol_whitelist": protocols})  # fmt: skip
+    options = {
+        "rtsp_transport": settings.transport,
+        "protocol_whitelist": "rtsp,rtsps,rtp,srtp,tls,tcp,udp",
+        "analyzeduration": "200000",  # µs; FFmpeg would look at a second of film before it gives the first frame
+    }
+    begin = time.monotonic()
+    capture = _ffmpeg(urlunsplit(parts), settings, options)
     if not capture.isOpened():
+        if time.monotonic() - begin > 0.9 * settings.timeout_s:
+            raise DriverError(f"{host}:{port} takes the connection, but does not answer for {settings.timeout_s:g} s")
         raise DriverError(f"{host}:{port} answers, but gives no stream; check path, username and password")
     return capture
 
@@ -103,7 +115,8 @@ def _film(settings: Settings) -> cv2.VideoCapture:
 def _ffmpeg(source: str, settings: Settings, options: dict[str, str]) -> cv2.VideoCapture:
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(f"{key};{value}" for key, value in options.items())
     timeout = int(settings.timeout_s * 1000)
-    wanted = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
+    wait = int(KEYFRAME_S * 1000)  # after that the agent ends us, for later frames much sooner
+    wanted = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, wait]
     return cv2.VideoCapture(source, cv2.CAP_FFMPEG, wanted)
 
 

@@ -22,13 +22,14 @@ import numpy as np
 
 from agent.errors import RetryError
 from agent.sources.camera.grabber import Grab
-from agent.sources.camera.wire import END, ERROR, FRAME, HEAD, MAX_PIXELS, OPENED, Settings
+from agent.sources.camera.wire import END, ERROR, FRAME, HEAD, KEYFRAME_S, MAX_PIXELS, OPENED, Settings
 
 START_S = 15.0  #: to load the library on a slow and busy machine
 SLACK_S = 1.0  #: beyond the driver's own time limit
 MAX_TEXT = 4096
 _F_SETPIPE_SZ = 1031  #: from linux/fcntl.h; Python 3.10 has it only where it was built so
 _PIPE = 1 << 20
+Head = tuple[bytes, float, float, int, int, int, int]
 
 
 class DriverProcess:
@@ -36,10 +37,11 @@ class DriverProcess:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.waits = settings.kind == "file" and not settings.paced
+        self.waits = settings.kind == "file" and not settings.newest
         self._lock = threading.Lock()  # guards the two below against ``close``
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._first = True
 
     def open(self) -> None:
         """As ``Grabber``. The child stays from one vain attempt to the next, and is new after every stream."""
@@ -48,7 +50,8 @@ class DriverProcess:
             self._start()
             deadline += START_S
         self._order("open")
-        kind, _, body = self._message(deadline)
+        kind, _, body = self._message(deadline, "the driver does not answer; its process was ended")
+        self._first = True
         if kind == ERROR:
             raise RetryError(bytes(body).decode(errors="replace"))
         if kind != OPENED:
@@ -56,8 +59,10 @@ class DriverProcess:
 
     def read(self) -> Grab | None:
         """As ``Grabber``."""
-        limit = None if self._settings.kind == "file" else self._settings.timeout_s + SLACK_S
-        kind, head, body = self._message(None if limit is None else time.monotonic() + limit)
+        seconds = KEYFRAME_S if self._first else self._settings.timeout_s
+        deadline = None if self._settings.kind == "file" else time.monotonic() + seconds
+        kind, head, body = self._message(deadline, f"no frame for {seconds:g} s")
+        self._first = False
         if kind == FRAME:
             _, at, stream_s, height, width, channels, _ = head
             pixels = np.frombuffer(body, np.uint8)
@@ -101,16 +106,15 @@ class DriverProcess:
         except OSError:
             self._fail(self._how_it_ended())
 
-    def _message(
-        self, deadline: float | None
-    ) -> tuple[bytes, tuple[bytes, float, float, int, int, int, int], memoryview]:
-        head: tuple[bytes, float, float, int, int, int, int] = HEAD.unpack(self._bytes(HEAD.size, deadline))
+    def _message(self, deadline: float | None, late: str) -> tuple[bytes, Head, memoryview]:
+        """Kind, head and body of what the child says next; ``late`` is why it is ended when that takes too long."""
+        head: Head = HEAD.unpack(self._bytes(HEAD.size, deadline, late))
         length = head[6]
         if length > (3 * MAX_PIXELS if head[0] == FRAME else MAX_TEXT):
             self._fail("the driver process speaks nonsense")
-        return head[0], head, self._bytes(length, deadline)
+        return head[0], head, self._bytes(length, deadline, late)
 
-    def _bytes(self, count: int, deadline: float | None) -> memoryview:
+    def _bytes(self, count: int, deadline: float | None, late: str) -> memoryview:
         """So many bytes from the child, read once, into the place where they stay."""
         assert self._process is not None
         assert self._process.stdout is not None
@@ -120,7 +124,7 @@ class DriverProcess:
         while got < count:
             left = None if deadline is None else deadline - time.monotonic()
             if (left is not None and left <= 0) or not waiting.poll(None if left is None else left * 1000):
-                self._fail("the driver does not answer; its process was ended")
+                self._fail(late)
             try:
                 part = os.readv(fd, [place[got:]])
             except BlockingIOError:

@@ -24,6 +24,7 @@ import numpy as np
 
 HEAD = struct.Struct("<cddIIIQ")
 MAX_PIXELS = 64 * 1024 * 1024  #: as agent.image
+KEYFRAME_S = 10.0  #: the first frame may take so long: a video stream is understood from its next key frame on
 OPENED, FRAME, ERROR, END = b"O", b"F", b"E", b"Z"
 
 
@@ -38,7 +39,7 @@ class Settings:
     password: str | None = None
     transport: str = "tcp"
     producer: str | None = None
-    paced: bool = False  #: a file plays at its own speed
+    newest: bool = True  #: frames that waited are passed over; a file plays at its own speed
 
     def __repr__(self) -> str:
         """Without the password: this may end up in a log."""
