@@ -82,7 +82,7 @@ def serve(port: int, account: list[str]) -> None:
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(
         f"( appsrc name=picture is-live=true do-timestamp=true format=time caps={caps} max-bytes=500000 "
-        f"! videoconvert ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={FPS} ! rtph264pay name=pay0 pt=96 )"
+        f"! videoconvert ! x264enc tune=zerolatency speed-preset=1 key-int-max={FPS} ! rtph264pay name=pay0 pt=96 )"
     )
     factory.set_shared(True)
     factory.connect("media-configure", configure)

@@ -1,8 +1,7 @@
 """MJPEG over HTTP: ``multipart/x-mixed-replace``, one JPEG a part, read by ourselves.
 
 OpenCV hands on a frame that was cut in its middle as if it were whole; here a part is a frame only when it lies between
-two boundaries, or has all the bytes that it announced and a boundary after them. Whether it is a whole JPEG the decoder
-says.
+two boundaries, or has all the bytes that it announced and the end of a JPEG there. Whether it is one the decoder says.
 
 Invariants: no read waits longer than ``timeout_s``, and a frame must be whole in that time; parts and headers have
 limits; redirects and proxies are not followed; the password goes to the configured host only.
@@ -10,7 +9,9 @@ limits; redirects and proxies are not followed; the password goes to the configu
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import os
 import re
 import socket
 import ssl
@@ -24,8 +25,10 @@ from typing import Any
 from agent.errors import RetryError
 from agent.sources.camera.grabber import Grab
 
+_CLOSE_S = 0.5
 MAX_PART = 32 * 1024 * 1024
 MAX_HEAD = 16 * 1024
+_END_OF_IMAGE = b"\xff\xd9"
 _CHUNK = 64 * 1024
 _TROUBLE = (OSError, http.client.HTTPException)
 
@@ -38,55 +41,70 @@ class MjpegReader:
     def __init__(self, url: str, timeout_s: float, account: tuple[str, str] | None, ca: str | None) -> None:
         self._url, self._timeout_s = url, timeout_s
         self._account, self._ca = account, ca
-        self._lock = threading.Lock()  # guards the two below
+        self._busy = threading.Lock()  # held by ``open`` and ``read``: the response is theirs
         self._response: Any = None
+        self._lock = threading.Lock()  # guards the two below against ``close``
+        self._line: socket.socket | None = None  #: the response's connection, to end it from another thread
         self._closed = False
         self._buffer, self._boundary = bytearray(), b""
 
     def open(self) -> None:
         """As ``Grabber``."""
-        self._hang_up()
+        with self._busy:
+            self._hang_up()
+            self._open()
+
+    def read(self) -> Grab:
+        """As ``Grabber``; never None."""
+        deadline = time.monotonic() + self._timeout_s
+        with self._busy:
+            try:
+                while (data := self._part(deadline)) is None:
+                    pass
+            except (*_TROUBLE, RetryError) as error:
+                self._hang_up()
+                raise RetryError(_reason(error)) from None
+        now = time.monotonic()
+        return Grab(now, now, data=data)
+
+    def close(self) -> None:
+        """As ``Grabber``. An ``open`` that waits for an answer is left to its own time limit."""
+        with self._lock:
+            self._closed = True
+            if self._line is not None:
+                with contextlib.suppress(OSError):  # the camera has closed it already
+                    self._line.shutdown(socket.SHUT_RDWR)
+        if self._busy.acquire(timeout=_CLOSE_S):
+            self._hang_up()
+            self._busy.release()
+
+    def _open(self) -> None:
         try:
-            response = self._opener().open(self._url, timeout=self._timeout_s)
+            self._response = response = self._opener().open(self._url, timeout=self._timeout_s)
         except urllib.error.HTTPError as error:
             with error:
                 raise RetryError(_refusal(error)) from None
         except (*_TROUBLE, ValueError) as error:
             raise RetryError(_reason(error)) from None
         with self._lock:
-            self._response = response
             closed = self._closed
-        if closed:
+            self._line = socket.socket(fileno=os.dup(response.fileno()))
+        self._boundary, self._buffer = _boundary(response.headers), bytearray()
+        if closed or not self._boundary:
             self._hang_up()
-            raise RetryError("closed")
-        self._boundary = _boundary(response.headers)
-        self._buffer = bytearray()
-        if not self._boundary:
             kind = response.headers.get_content_type()
-            self._hang_up()
             raise RetryError(f"the address answers {kind}, not multipart: give the one of the camera's MJPEG stream")
 
-    def read(self) -> Grab:
-        """As ``Grabber``; never None."""
-        deadline = time.monotonic() + self._timeout_s
-        try:
-            while True:
-                data = self._part(deadline)
-                if data is not None:
-                    now = time.monotonic()
-                    return Grab(now, now, data=data)
-        except _TROUBLE as error:
-            self._hang_up()
-            raise RetryError(_reason(error)) from None
-        except RetryError:
-            self._hang_up()
-            raise
-
-    def close(self) -> None:
-        """As ``Grabber``."""
+    def _hang_up(self) -> None:
+        """End the connection."""
         with self._lock:
-            self._closed = True
-        self._hang_up()
+            line, self._line = self._line, None
+        if line is not None:
+            line.close()
+        response, self._response = self._response, None
+        if response is not None:
+            with contextlib.suppress(*_TROUBLE):  # nothing is left to be said to it
+                response.close()
 
     def _opener(self) -> urllib.request.OpenerDirector:
         opener = urllib.request.OpenerDirector()
@@ -107,23 +125,6 @@ class MjpegReader:
             opener.add_handler(handler)
         return opener
 
-    def _hang_up(self) -> None:
-        """End the connection; a read in another thread ends with it."""
-        with self._lock:
-            response, self._response = self._response, None
-        if response is None:
-            return
-        try:
-            fd = response.fileno()
-            with socket.socket(fileno=socket.dup(fd)) as twin:
-                twin.shutdown(socket.SHUT_RDWR)
-        except (OSError, ValueError):
-            pass  # it is closed already
-        try:
-            response.close()
-        except _TROUBLE:
-            pass  # nothing is left to be said to it
-
     def _part(self, deadline: float) -> bytes | None:
         """The body of the next part; None where it is no frame (a cut part, a preamble)."""
         self._until(self._boundary, deadline, MAX_PART)
@@ -134,14 +135,25 @@ class MjpegReader:
         announced = int(length[1])
         if announced > MAX_PART:
             raise RetryError(f"a part of {announced} bytes, more than {MAX_PART}")
-        while len(self._buffer) < announced + 4 + len(self._boundary):
+        while len(self._buffer) < announced:
             self._more(deadline)
-        after = bytes(self._buffer[announced : announced + 4 + len(self._boundary)])
-        if self._boundary not in after:
+        # The next boundary may come only with the next frame: one that ends as a JPEG does need not wait for it.
+        if not self._buffer.endswith(_END_OF_IMAGE, 0, announced) and not self._boundary_at(announced, deadline):
             return None  # more or fewer bytes than announced: look for the next boundary from here on
-        data = bytes(self._buffer[:announced])
+        data = bytes(memoryview(self._buffer)[:announced])
         del self._buffer[:announced]
         return data
+
+    def _boundary_at(self, place: int, deadline: float) -> bool:
+        """Whether a boundary follows there, perhaps after a line end."""
+        while True:
+            after = bytes(self._buffer[place : place + 2 + len(self._boundary)])
+            after = after.removeprefix(b"\r").removeprefix(b"\n")
+            if after.startswith(self._boundary):
+                return True
+            if not self._boundary.startswith(after):
+                return False
+            self._more(deadline)
 
     def _until(self, mark: bytes, deadline: float, most: int) -> bytes:
         """What stands before ``mark``; both are taken from the buffer."""

@@ -38,6 +38,7 @@ class DriverProcess:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.waits = settings.kind == "file" and not settings.newest
+        self._busy = threading.Lock()  # held by ``open`` and ``read``: the pipes are theirs
         self._lock = threading.Lock()  # guards the two below against ``close``
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -45,6 +46,15 @@ class DriverProcess:
 
     def open(self) -> None:
         """As ``Grabber``. The child stays from one vain attempt to the next, and is new after every stream."""
+        with self._busy:
+            self._open()
+
+    def read(self) -> Grab | None:
+        """As ``Grabber``."""
+        with self._busy:
+            return self._read()
+
+    def _open(self) -> None:
         deadline = time.monotonic() + 2 * self._settings.timeout_s + SLACK_S
         if self._process is None:
             self._start()
@@ -57,8 +67,9 @@ class DriverProcess:
         if kind != OPENED:
             self._fail("the driver process speaks out of turn")
 
-    def read(self) -> Grab | None:
-        """As ``Grabber``."""
+    def _read(self) -> Grab | None:
+        if self._process is None:
+            raise RetryError("not open")
         seconds = KEYFRAME_S if self._first else self._settings.timeout_s
         deadline = None if self._settings.kind == "file" else time.monotonic() + seconds
         kind, head, body = self._message(deadline, f"no frame for {seconds:g} s")
@@ -79,6 +90,9 @@ class DriverProcess:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
+        if self._busy.acquire(timeout=SLACK_S):  # whoever waited has seen the end, or nobody did
+            self._end()
+            self._busy.release()
 
     def _start(self) -> None:
         command = [sys.executable, "-I", "-m", "agent.sources.camera.child"]
