@@ -126,12 +126,16 @@ def head(features: NDArray[np.float32], train: Frames, recipe: Recipe) -> tuple[
     """Slope [c] and offset of the margin by logistic regression on embeddings [m n, c]: m copies of the n frames."""
     from sklearn.linear_model import LogisticRegression
 
-    # One scale for all: scaling each feature by itself would raise those that hardly move, and with them noise.
-    scale = float(np.sqrt(np.mean(np.square(features)))) or 1.0
+    # One scale for all: scaling each feature by itself would raise those that hardly move, and with them noise. Centred,
+    # because the solver stops early on features that share a large mean.
+    mean = features.mean(axis=0)
+    centred = features - mean
+    scale = float(np.sqrt(np.mean(np.square(centred)))) or 1.0
     copies = len(features) // len(train)
-    found = LogisticRegression(C=recipe.train.head_strength, max_iter=5000)
-    found.fit(features / scale, np.tile(train.label, copies), np.tile(frame_weights(train, recipe.train), copies))
-    return np.asarray(found.coef_[0] / scale, dtype=np.float64), float(found.intercept_[0])
+    found = LogisticRegression(C=recipe.train.head_strength, max_iter=2000)
+    found.fit(centred / scale, np.tile(train.label, copies), np.tile(frame_weights(train, recipe.train), copies))
+    slope = np.asarray(found.coef_[0] / scale, dtype=np.float64)
+    return slope, float(found.intercept_[0] - slope @ mean)
 
 
 def frame_weights(train: Frames, recipe: Train) -> NDArray[np.float64]:

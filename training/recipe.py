@@ -72,7 +72,7 @@ class Train(_Section, frozen=True, kw_only=True):
     """The head on cached features first, then everything with batch norm frozen."""
 
     head_copies: Annotated[int, Meta(ge=0)] = 1  #: augmented copies of each frame beside it, for the head's features
-    head_strength: Positive = 1.0  #: inverse of the head's L2 penalty (scikit-learn's C, on features of mean square 1)
+    head_strength: Positive = 1.0  #: inverse of the head's L2 penalty (scikit-learn's C, on features of variance 1)
     batch: Annotated[int, Meta(ge=2, le=4096)] = 32
     epochs: Annotated[int, Meta(ge=0)] = 16
     rate: Positive = 3e-4

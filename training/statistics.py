@@ -101,23 +101,19 @@ def interval(
 
 
 def operating_threshold(defect: F64, bad: Bools, escapes: float, overkill: float, weights: F64 | None = None) -> F64:
-    """The threshold that lets at most the share `escapes` of the defective frames score below it; float [b] (or [1]).
+    """The threshold for at most the share `escapes` of the defective frames below it; float [b] (or [1]).
 
-    A frame at or above the threshold is NotOK. Among the thresholds that keep to it the lowest is taken that costs no
-    more overkill than the highest one does, or than the share `overkill`: an escape that saves no good frame is never
-    accepted. Candidates lie midway, in logits, between neighbouring scores. NaN where a draw lacks either class.
+    A frame at or above the threshold is NotOK. The highest threshold that keeps to `escapes`, and the lowest one that
+    costs no more overkill than that, or than the share `overkill`, bound a range. The middle of it, in logits, is as
+    far from both harms as can be; from there the threshold goes down to where it saves escapes for no further overkill.
+    It lies midway between neighbouring scores. NaN where a draw lacks either class.
     """
     order = np.argsort(defect, kind="stable")
     scores, first = np.unique(defect[order], return_index=True)
     w = np.ones((1, len(defect))) if weights is None else np.atleast_2d(weights)
     if not len(scores):
         return np.full(len(w), np.nan)
-    safe = np.clip(scores, _FINEST, 1 - _FINEST)
-    place = np.log(safe) - np.log1p(-safe)
-    between = 1 / (1 + np.exp(-(place[1:] + place[:-1]) / 2))
-    # Scores closer together than floats can halve: the upper one itself parts them.
-    between = np.where((between > scores[:-1]) & (between <= scores[1:]), between, scores[1:])
-    candidates = np.concatenate([[0.0], between, [np.nextafter(scores[-1], 2.0)]])
+    candidates, place = _candidates(scores)
 
     def below(among: Bools) -> F64:
         """Share of `among` under each candidate, [b, k + 1]."""
@@ -126,13 +122,29 @@ def operating_threshold(defect: F64, bad: Bools, escapes: float, overkill: float
             return np.asarray(np.concatenate([np.zeros((len(w), 1)), sums], axis=1) / sums[:, -1:])
 
     passed, rejected = below(bad), 1 - below(~bad)
+    rows = np.arange(len(w))
     kept = passed <= escapes + 1e-9
     highest = kept.shape[1] - 1 - np.argmax(kept[:, ::-1], axis=1)
-    rows = np.arange(len(w))
     allowed = np.maximum(rejected[rows, highest], overkill)[:, None] + 1e-9
-    lowest = np.argmax(rejected <= allowed, axis=1)
+    lowest = np.minimum(np.argmax(rejected <= allowed, axis=1), highest)
+    middle = np.searchsorted(place, (place[lowest] + place[highest]) / 2)
+    free = np.argmax(rejected <= rejected[rows, middle][:, None] + 1e-9, axis=1)
     known = (w @ bad > 0) & (w @ ~bad > 0)
-    return np.asarray(np.where(known, np.minimum(candidates[np.minimum(lowest, highest)], 1.0), np.nan))
+    return np.asarray(np.where(known, candidates[free], np.nan))
+
+
+def _candidates(scores: F64) -> tuple[F64, F64]:
+    """Thresholds midway, in logits, between neighbouring `scores` (sorted, distinct), one below and one above all; and
+    the place of each in logits. k scores give k + 1 candidates.
+    """
+    safe = np.clip(scores, _FINEST, 1 - _FINEST)
+    logits = np.log(safe) - np.log1p(-safe)
+    places = np.concatenate([[logits[0] - 1], (logits[1:] + logits[:-1]) / 2, [logits[-1] + 1]])
+    between = 1 / (1 + np.exp(-places[1:-1]))
+    # Scores closer together than floats can halve: the upper one itself parts them.
+    between = np.where((between > scores[:-1]) & (between <= scores[1:]), between, scores[1:])
+    top = 1 / (1 + np.exp(-places[-1]))
+    return np.concatenate([[0.0], between, [top if top > scores[-1] else 1.0]]), places
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,8 @@ def choose_threshold(
     """Choose by `operating_threshold` on validation; promise by the out-of-bag bootstrap (Efron and Tibshirani 1997).
 
     Each draw chooses the threshold on the recordings drawn and measures it on those not drawn, so the promise holds the
-    chance of both the choice and the new recordings. Raises ValueError without defective or without good frames.
+    chance of both the choice and the new recordings. Its upper end is never below what so few recordings can rule out.
+    Raises ValueError without defective or without good frames.
     """
     if not bad.any() or bad.all():
         raise ValueError("a threshold needs good and defective frames")
@@ -182,7 +195,10 @@ def choose_threshold(
         if not len(figures):
             return Interval(now, None, None, confidence, count)
         low, high = np.quantile(figures, [tail, 1 - tail])
-        return Interval(now, float(min(low, now)), float(max(high, now)), confidence, count)
+        # So many recordings without a failure cannot rule out one kind of recording in this share (rule of three).
+        holders = len(np.unique(recordings[among]))
+        least = 1 - tail ** (1 / holders)
+        return Interval(now, float(min(low, now)), float(max(high, now, least)), confidence, count)
 
     escaping = promise(passed, bad, float(rate(defect < value, bad)[0]))
     rejecting = promise(~passed, ~bad, float(rate(defect >= value, ~bad)[0]))

@@ -46,17 +46,35 @@ def test_the_threshold_keeps_the_escape_rate_and_accepts_no_escape_for_nothing(
 ) -> None:
     scores, bad, _ = _arrays(rows)
     threshold = operating_threshold(scores, bad, escapes, overkill)[0]
-    assert np.mean(scores[bad] < threshold) <= escapes + 1e-9
+    passed, rejected = np.mean(scores[bad] < threshold), np.mean(scores[~bad] >= threshold)
+    assert passed <= escapes + 1e-9
+    for lower in np.unique(scores[scores < threshold]):
+        fewer = np.mean(scores[bad] < lower) < passed
+        assert not fewer or np.mean(scores[~bad] >= lower) > rejected
+
+
+@given(SCORES, st.floats(0, 0.5), st.floats(0, 0.5))
+def test_no_threshold_with_fewer_escapes_would_cost_less_overkill(
+    rows: list[tuple[int, bool, int]], escapes: float, overkill: float
+) -> None:
+    scores, bad, _ = _arrays(rows)
+    threshold = operating_threshold(scores, bad, escapes, overkill)[0]
     rejected = np.mean(scores[~bad] >= threshold)
-    for lower in np.unique(scores[scores < threshold]) - 1e-3:
-        fewer = np.mean(scores[bad] < lower) < np.mean(scores[bad] < threshold)
-        costs = np.mean(scores[~bad] >= lower) > max(rejected, overkill) + 1e-9
-        assert costs or not fewer
+    kept = [at for at in np.append(np.unique(scores), 1.1) if np.mean(scores[bad] < at) <= escapes + 1e-9]
+    assert rejected <= max(min(np.mean(scores[~bad] >= at) for at in kept), overkill) + 1e-9
 
 
 def test_where_the_classes_are_apart_the_threshold_lies_between_them() -> None:
     scores, bad = np.array([0.01, 0.02, 0.98, 0.99, 0.97]), np.array([False, False, True, True, True])
-    assert operating_threshold(scores, bad, 0.5, 0.0)[0] == pytest.approx(0.5, abs=0.2)
+    for escapes, overkill in ((0.0, 0.0), (0.4, 0.0), (0.4, 0.5)):
+        assert operating_threshold(scores, bad, escapes, overkill)[0] == pytest.approx(0.45, abs=0.15)
+
+
+def test_few_recordings_without_an_escape_promise_little() -> None:
+    bad, names = np.tile([True, False], 20), np.repeat(np.arange(4), 10)
+    promise = choose_threshold(np.where(bad, 0.9, 0.1), bad, names, 0.02, draws=100).escapes
+    assert (promise.value, promise.low) == (0.0, 0.0)
+    assert promise.high == pytest.approx(1 - 0.025 ** (1 / 4))
 
 
 @given(SCORES)
