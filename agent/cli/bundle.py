@@ -99,44 +99,53 @@ def _show(archive: Archive, signed: str) -> None:
     from rich.text import Text
 
     manifest, facts = archive.manifest, archive.manifest.training
+    spec = manifest.preprocessing
     rows: list[tuple[str, str]] = [
         ("bundle", f"{manifest.name} {manifest.version}, made {manifest.created_at}"),
         ("notice", manifest.notice or "–"),
         ("signed", signed),
         ("labels", ", ".join(manifest.labels)),
-    ]
-    for name, variant in manifest.variants.items():
-        rule = variant.decision or manifest.decision
-        band = f", NotDecidable from {rule.review[0]:.4g} to {rule.review[1]:.4g}" if rule.review else ""
-        rows.append((f"variant {name}", f"NotOK from {rule.threshold:.4g}{band} ({variant.file})"))
-    spec = manifest.preprocessing
-    rows += [
         ("preprocessing", f"{spec.colour}, crop {spec.crop or 'none'}, {spec.size[0]}×{spec.size[1]}, {spec.filter}"),
         ("trained on", f"{'SYNTHETIC frames' if facts.synthetic else 'recordings'}, split by {facts.split}"),
         ("started from", f"{facts.weights.name} ({facts.weights.origin}; {facts.weights.licence})"),
     ]
-    rows += [(f"test {key}", value) for key, value in _numbers(facts.metrics)]
+    measured = facts.metrics.get("variants")
+    for name, variant in manifest.variants.items():
+        rule = variant.decision or manifest.decision
+        band = f", NotDecidable from {rule.review[0]:.3g} to {rule.review[1]:.3g}" if rule.review else ""
+        rows.append((f"variant {name}", f"NotOK from a defect probability of {rule.threshold:.3g}{band}"))
+        numbers = measured.get(name, {}).get("test") if isinstance(measured, dict) else None
+        rows += _numbers(numbers) if isinstance(numbers, dict) else []
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows:
         table.add_row(Text(_printable(key), "bold"), Text(_printable(value)))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _numbers(metrics: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The metrics, flattened; a value with its interval on one line."""
-    found: list[tuple[str, str]] = []
-    for key, value in metrics.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and "value" in value:
-            interval = value.get("interval")
-            between = f" ({interval[0]:.3f} … {interval[1]:.3f})" if interval else ""
-            shown = "–" if value["value"] is None else f"{value['value']:.4f}"
-            found.append((name, f"{shown}{between}"))
-        elif isinstance(value, dict):
-            found += _numbers(value, f"{name} ")
-        elif isinstance(value, int | float | str):
-            found.append((name, f"{value:.4f}" if isinstance(value, float) else str(value)))
-    return found
+def _numbers(test: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was measured on test recordings, each number with its interval over recordings."""
+    shown = [
+        (f"  {key}", _with_interval(test[key])) for key in ("auc", "escape_rate", "overkill_rate", "ece") if key in test
+    ]
+    kinds = test.get("per_class")
+    if isinstance(kinds, dict):
+        shown += [
+            (f"  auc of {kind}", _with_interval(numbers["auc"]))
+            for kind, numbers in kinds.items()
+            if isinstance(numbers, dict) and "auc" in numbers
+        ]
+    return [*shown, ("  measured on", f"{test.get('frames', '?')} frames of {test.get('recordings', '?')} recordings")]
+
+
+def _with_interval(number: Any) -> str:
+    """``{"value", "low", "high"}`` or a plain number; a bundle made elsewhere may say anything."""
+    if not isinstance(number, dict):
+        return f"{number:.3f}" if isinstance(number, float) else str(number)
+    value, low, high = (number.get(key) for key in ("value", "low", "high"))
+    if not isinstance(value, float | int):
+        return "–"
+    between = f"  [{low:.3f} … {high:.3f}]" if isinstance(low, float | int) and isinstance(high, float | int) else ""
+    return f"{value:.3f}{between}"
 
 
 def _printable(text: str) -> str:
