@@ -71,8 +71,8 @@ def candidates(image_name: str, created_at: str) -> Iterator[str]:
         yield f"{base}_{number}.json"
 
 
-def write_temporary(path: Path, body: bytes) -> None:
-    """Write and sync a file that nobody looks at yet. One left over by a kill is replaced, never written into.
+def write_temporary(path: Path, body: bytes, *, sync: bool = True) -> None:
+    """Write a file that nobody looks at yet. One left over by a kill is replaced, never written into.
 
     It may be a second name of a file already in place (killed between link and unlink), which must keep its bytes.
     """
@@ -80,7 +80,8 @@ def write_temporary(path: Path, body: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         write_all(descriptor, body)
-        os.fsync(descriptor)
+        if sync:
+            os.fsync(descriptor)
     except OSError:
         path.unlink(missing_ok=True)
         raise
@@ -117,6 +118,20 @@ def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Make all that was written to the file system of ``folder`` durable, with one sync (Linux, syncfs(2))."""
+    import ctypes
+
+    syncfs = ctypes.CDLL(None, use_errno=True).syncfs
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(folder))
     finally:
         os.close(descriptor)
 

@@ -5,7 +5,8 @@ Invariants
 - Each ``result_id`` has one file and one line, also after a kill in between: a name that is taken by the same id is the
   file of before, one taken by another id is left alone and the next suffix used.
 - No file is visible under its final name before it is whole. Temporary names begin with a dot.
-- Syncs: one a file, one a folder and one a daily log for each batch, so that a slow disk is shared.
+- Syncs: one for all files of a batch (of the file system; a small batch syncs file by file), one a folder, one a daily
+  log, so that a slow disk is shared.
 """
 
 from __future__ import annotations
@@ -19,11 +20,19 @@ from pathlib import Path
 
 from agent.config import ResultsConfig
 from agent.delivery.daily_log import DailyLog, head_of
-from agent.delivery.file_names import candidates, day_of, put_in_place, sync_directory, write_temporary
+from agent.delivery.file_names import (
+    candidates,
+    day_of,
+    put_in_place,
+    sync_directory,
+    sync_file_system,
+    write_temporary,
+)
 from agent.errors import RejectError, RetryError
 from agent.ports import Pace, Stored
 
 _NEVER = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
+_TOGETHER = 4  #: files from which one sync of the file system is cheaper than one each
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -59,38 +68,42 @@ class JsonFiles:
 
     def _write_files(self, batch: Sequence[Stored]) -> int:
         """How many from the front have their file, durably. The error of the first one is raised."""
+        together = len(batch) >= _TOGETHER
+        temporary: list[Path] = []
         folders: dict[Path, None] = {}
-        written = 0
+        placed = 0
         try:
-            for one in batch:
-                folder = self._directory / day_of(one.created_at)
-                if folder not in folders:
-                    if not folder.is_dir():
-                        folder.mkdir(exist_ok=True)
-                        sync_directory(self._directory)
-                    folders[folder] = None
-                self._write_file(folder, one)
-                written += 1
-        except OSError:
-            if written == 0:
-                raise
+            try:
+                for one in batch:
+                    path = self._folder(one) / f".{one.result_id}.tmp"
+                    write_temporary(path, one.body + b"\n", sync=not together)
+                    temporary.append(path)
+            except OSError:
+                if not temporary:
+                    raise
+            if together:
+                sync_file_system(self._directory)
+            try:
+                for one, path in zip(batch, temporary, strict=False):  # those that found space
+                    _place(path, one)
+                    folders[path.parent] = None
+                    placed += 1
+            except OSError:
+                if not placed:
+                    raise
+        finally:
+            for path in temporary[placed:]:
+                path.unlink(missing_ok=True)
         for folder in folders:
             sync_directory(folder)
-        return written
+        return placed
 
-    def _write_file(self, folder: Path, one: Stored) -> None:
-        temporary = folder / f".{one.result_id}.tmp"
-        write_temporary(temporary, one.body + b"\n")
-        try:
-            for name in candidates(one.image_name, one.created_at):
-                try:
-                    put_in_place(temporary, folder / name)
-                except FileExistsError:
-                    if not _holds(folder / name, one.result_id):
-                        continue
-                return
-        finally:
-            temporary.unlink(missing_ok=True)
+    def _folder(self, one: Stored) -> Path:
+        folder = self._directory / day_of(one.created_at)
+        if not folder.is_dir():
+            folder.mkdir(exist_ok=True)
+            sync_directory(self._directory)
+        return folder
 
     def _explain(self, error: OSError) -> Exception:
         where = error.filename or self._directory
@@ -120,6 +133,19 @@ class JsonFiles:
             if removed >= limit:
                 break
         return removed
+
+
+def _place(temporary: Path, one: Stored) -> None:
+    """Give a synced file the first name that is free, or leave it at the name that is this very result's already."""
+    for name in candidates(one.image_name, one.created_at):
+        final = temporary.with_name(name)
+        try:
+            put_in_place(temporary, final)
+        except FileExistsError:
+            if not _holds(final, one.result_id):
+                continue
+            temporary.unlink()
+        return
 
 
 def _holds(path: Path, result_id: str) -> bool:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.config import ResultsConfig
-from agent.delivery import file_names
+from agent.delivery import file_names, json_files
 from agent.delivery.json_files import JsonFiles
 from agent.errors import RejectError, RetryError
 from agent.ports import Stored
@@ -139,6 +139,7 @@ def _kill_at(patch: pytest.MonkeyPatch) -> list[int]:
         patch.setattr(file_names.os, name, deadly(getattr(os, name)))
     for name in ("unlink", "mkdir"):
         patch.setattr(Path, name, deadly(getattr(Path, name)))
+    patch.setattr(json_files, "sync_file_system", deadly(json_files.sync_file_system))
     return countdown
 
 
@@ -271,11 +272,14 @@ def test_a_batch_shares_the_syncs_of_folder_and_log(tmp_path: Path, monkeypatch:
         real(descriptor)
 
     monkeypatch.setattr(file_names.os, "fsync", fsync)
-    batch = [stored(n, f"{n}.png") for n in range(2, 12)]
-    agent.deliver(batch)
-    assert len(synced) == len(batch) + 2
-    assert synced[-2:] == [str(tmp_path / DAY), str(tmp_path / f"{DAY}.jsonl")]
-    assert synced[0].endswith(f".{batch[0].result_id}.tmp")
+    monkeypatch.setattr(json_files, "sync_file_system", lambda folder: synced.append(f"all of {folder}"))
+    folder_and_log = [str(tmp_path / DAY), str(tmp_path / f"{DAY}.jsonl")]
+    agent.deliver([stored(n, f"{n}.png") for n in range(2, 102)])
+    assert synced == [f"all of {tmp_path}", *folder_and_log]
+    synced.clear()
+    few = [stored(n, f"{n}.png") for n in range(102, 104)]
+    agent.deliver(few)
+    assert synced == [*(str(tmp_path / DAY / f".{one.result_id}.tmp") for one in few), *folder_and_log]
 
 
 def test_lines_are_the_results_byte_for_byte(tmp_path: Path) -> None:

@@ -31,12 +31,16 @@ os.write(1, b"MARK delivered")
 ledger.advance("files", 3)
 ledger.save_cursors()
 os.write(1, b"MARK cursor written")
+ledger.commit([an_entry(n) for n in range(3, 8)])
+os.write(1, b"MARK five more")
+sink.deliver(ledger.after(3))
+os.write(1, b"MARK end")
 """
 
 
 def test_each_step_is_synced_before_the_next_one_relies_on_it(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    traced = "trace=fsync,fdatasync,link,linkat,unlink,unlinkat,rename,renameat,renameat2,write,pwrite64"
+    traced = "trace=fsync,fdatasync,syncfs,link,linkat,unlink,unlinkat,rename,renameat,renameat2,write,pwrite64"
     command = ["strace", "-f", "-y", "-s", "64", "-e", traced, "-o", str(trace), sys.executable, "-c", _STATION]
     subprocess.run([*command, str(tmp_path)], check=True, capture_output=True, cwd=Path(__file__).parents[2])
     steps = [step for line in trace.read_text().splitlines() if (step := _step(line))]
@@ -49,13 +53,20 @@ def test_each_step_is_synced_before_the_next_one_relies_on_it(tmp_path: Path) ->
 
     delivery = steps[committed + 1 : delivered]
     assert delivery == [
-        *("write tmp", "sync tmp", "link tmp to json", "unlink tmp"),
-        *("write tmp", "sync tmp", "link tmp to json", "unlink tmp"),
+        *["write tmp", "sync tmp"] * 2,
+        *["link tmp to json", "unlink tmp"] * 2,
         "sync day",
         *("write jsonl", "sync jsonl"),
     ]
     cursor = steps[delivered + 1 : steps.index("MARK cursor written")]
     assert set(cursor) == {"write wal"}, "a cursor is written after the delivery, and needs no sync of its own"
+    assert steps[steps.index("MARK five more") + 1 : steps.index("MARK end")] == [
+        *["write tmp"] * 5,
+        "syncfs results",
+        *["link tmp to json", "unlink tmp"] * 5,
+        "sync day",
+        *("write jsonl", "sync jsonl"),
+    ]
 
 
 def _step(line: str) -> str | None:
@@ -78,4 +89,6 @@ def _step(line: str) -> str | None:
 def _kind(path: str) -> str | None:
     if path.endswith(("-wal", ".tmp", ".jsonl", ".json")):
         return re.split(r"[-.]", path)[-1]
+    if path.endswith("/results"):
+        return "results"
     return "day" if re.fullmatch(r".*/results/\d{4}-\d\d-\d\d", path) else None
