@@ -143,7 +143,8 @@ class Agent:
             if not parts.intake.is_open():
                 break
             watching[-1].join(_ONCE_TICK_S)
-        if {problem.partition(":")[0] for problem in self.health.problems()} & {"disk_low", "folder_missing"}:
+        undone = {"disk_low", "folder_missing", "camera_stalled"}
+        if {problem.partition(":")[0] for problem in self.health.problems()} & undone:
             self._failed.set()
 
     def _wind_down(
