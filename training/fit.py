@@ -126,8 +126,8 @@ def head(features: NDArray[np.float32], train: Frames, recipe: Recipe) -> tuple[
     """Slope [c] and offset of the margin by logistic regression on embeddings [m n, c]: m copies of the n frames."""
     from sklearn.linear_model import LogisticRegression
 
-    # One scale for all: scaling each feature by itself would raise those that hardly move, and with them noise. Centred,
-    # because the solver stops early on features that share a large mean.
+    # One scale for all: scaling each feature by itself would raise those that hardly move, and with them noise.
+    # Centred, because the solver stops early on features that share a large mean.
     mean = features.mean(axis=0)
     centred = features - mean
     scale = float(np.sqrt(np.mean(np.square(centred)))) or 1.0

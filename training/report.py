@@ -98,9 +98,11 @@ def _loud(metrics: Mapping[str, Any]) -> list[str]:
 def _summary(metrics: Mapping[str, Any], first: str, about: About) -> str:
     one = metrics["variants"][first]
     test, promised = one["test"], one.get("promised")
-    aim = (
-        f"chosen on validation for at most {promised['target']:.1%} escapes" if promised else "which the bundle carries"
-    )
+    aim = "which the bundle carries"
+    if promised:
+        aim = f"chosen on validation for at most {promised['target']:.1%} escapes"
+    elif metrics.get("folds"):
+        aim = "which nobody chose (cross-validation leaves no frames to choose one on)"
     said = (
         f"<p>On {test['frames']} frames of {test['recordings']} recordings that took no part in training, the AUC is "
         f"<b>{_interval(test['auc'])}</b>. At the threshold {test['threshold']:.3f}, {aim}, "
@@ -263,7 +265,7 @@ def _e(text: str) -> str:
 def lines(metrics: Mapping[str, Any]) -> list[str]:
     """The figures in a few lines for a terminal."""
     said = _loud(metrics)
-    for name, one in metrics["variants"].items():
+    for name, one in ({} if metrics.get("folds") else metrics["variants"]).items():
         test, promised = one["test"], one.get("promised")
         aim = f" (promised {_range(promised['escapes'])})" if promised else ""
         said.append(
