@@ -20,7 +20,10 @@ root = Path(sys.argv[1])
 ledger = Ledger.open(root / "state", SystemClock())
 ledger.register(["files"])
 sink = JsonFiles(ResultsConfig(directory=str(root / "results")))
-sink.deliver(ledger.commit([an_entry(0)]))
+os.write(1, b"MARK open")
+first = ledger.commit([an_entry(0)])
+os.write(1, b"MARK first committed")
+sink.deliver(first)
 ledger.advance("files", 1)
 ledger.save_cursors()
 os.write(1, b"MARK begin")
@@ -44,6 +47,7 @@ def test_each_step_is_synced_before_the_next_one_relies_on_it(tmp_path: Path) ->
     command = ["strace", "-f", "-y", "-s", "64", "-e", traced, "-o", str(trace), sys.executable, "-c", _STATION]
     subprocess.run([*command, str(tmp_path)], check=True, capture_output=True, cwd=Path(__file__).parents[2])
     steps = [step for line in trace.read_text().splitlines() if (step := _step(line))]
+    assert steps[steps.index("MARK first committed") - 1] == "sync wal", "from the very first commit on"
     steps = steps[steps.index("MARK begin") :]
     committed, delivered = steps.index("MARK committed"), steps.index("MARK delivered")
 
