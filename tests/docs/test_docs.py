@@ -108,7 +108,7 @@ def test_every_key_is_in_the_example() -> None:
 
 def uncommented(text: str) -> str:
     """The example with every key in a comment of its own made a key."""
-    return re.sub(r"^( *)# ?( *[a-z_]+:(?: |$))", r"\1\2", text, flags=re.MULTILINE)
+    return re.sub(r"^( *)# ?( *(?:- )?[a-z_]+:(?: |$))", r"\1\2", text, flags=re.MULTILINE)
 
 
 def test_the_example_is_valid_and_its_comments_show_the_defaults() -> None:
@@ -121,6 +121,8 @@ def test_the_example_is_valid_and_its_comments_show_the_defaults() -> None:
     folder = whole.sources[0]
     assert isinstance(folder, config.FolderConfig)
     assert folder == msgspec.structs.replace(plain.sources[0], name_pattern=folder.name_pattern)
+    (camera,) = whole.sources[1:]
+    assert camera == config.CameraConfig(name=camera.name, url="rtsp://10.0.0.20/stream1")
     default = config.MqttConfig()
     for field in ("protocol", "client_id", "topic", "keepalive_s", "message_expiry_s", "embedded"):
         assert getattr(whole.mqtt, field) == getattr(default, field), field

@@ -112,8 +112,9 @@ class FrameStore:
                 hidden.rename(folder / name)
                 os.fsync(file.fileno())
         except OSError:
-            with contextlib.suppress(OSError):  # it may be there or not; a rest is removed by the housekeeping
-                hidden.unlink(missing_ok=True)
+            for rest in (hidden, folder / name):
+                with contextlib.suppress(OSError):  # what stays all the same, the housekeeping removes in its time
+                    rest.unlink(missing_ok=True)
             raise
         with self._lock:
             self._sizes[hour] = self._sizes.get(hour, 0) + len(data)
