@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-SETS = {"demo": ("demo",), "training": ("demo", "training"), "test": ("demo", "camera", "training", "dev")}
+SETS = {"demo": ("demo",), "training": ("demo", "training"), "test": ("demo", "camera", "genicam", "training", "dev")}
 HERE = Path(__file__).parent
 
 
