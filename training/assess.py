@@ -28,6 +28,7 @@ from training.dataset import Frames
 from training.fit import Tell, quiet, versions
 from training.frames import gray_of, prepare_frames, read_chunk
 from training.listing import read_listing
+from training.quiet import load_tensorflow
 from training.recipe import Choice, Recipe, as_data
 from training.report import About
 from training.statistics import F64
@@ -196,6 +197,7 @@ def folds(
         raise UsageError("--folds: the recipes name different classes; compare recipes for one set")
     given = _labelled(data, first.classes, first.good, first.data.preprocessing, workers, tell)
     frames = given.frames
+    load_tensorflow()
     found = validation.cross_validate(
         frames, dict(zip(validation.names_of(recipes), recipes, strict=True)), folds=folds, seeds=seeds, tell=tell
     )

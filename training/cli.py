@@ -107,7 +107,6 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     from training import assess, report
     from training.progress import shown
-    from training.quiet import load_tensorflow
 
     if (options.bundle is None) == (options.folds is None):
         raise UsageError("evaluate: give either --bundle FILE (measure it) or --folds K (cross-validate recipes)")
@@ -119,7 +118,6 @@ def _evaluate(options: argparse.Namespace) -> int:
             )  # fmt: skip
         else:
             recipes = _fold_recipes(options)
-            load_tensorflow()
             found = assess.folds(
                 options.data, recipes, folds=options.folds, seeds=options.seeds, workers=options.workers, tell=tell
             )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -52,7 +53,10 @@ def cross_validate(
     """
     _check(frames, folds)
     methods = {name: _method(frames, recipe) for name, recipe in recipes.items()}
-    probes = {f"{PROBE} of {name}": _method(frames, _probe(recipe)) for name, recipe in recipes.items()}
+    probes = {}
+    for recipe in recipes.values():
+        if probe_name(recipe) not in probes:
+            probes[probe_name(recipe)] = _method(frames, _probe(recipe))
     everything = methods | probes
     found = {name: np.zeros((seeds, len(frames))) for name in everything}
     nested, chosen = np.zeros((seeds, len(frames))), dict.fromkeys(methods, 0)
@@ -75,7 +79,7 @@ def cross_validate(
         "The probe is logistic regression on the backbone's frozen features."
     ]
     first = next(iter(found))
-    against = f"{PROBE} of {next(iter(methods))}"
+    against = next(iter(probes))
     gap = _gap(frames, found[first], found[against])
     notes.append(f"{first} minus {against}: {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]")
     if len(methods) > 1:
@@ -101,6 +105,12 @@ def _splits(frames: Frames, among: NDArray[np.intp], folds: int, seed: int) -> I
     parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for train, test in parts.split(among, frames.label[among], frames.recording[among]):
         yield among[train], among[test]
+
+
+def probe_name(recipe: Recipe) -> str:
+    """What a probe is of: the backbone and its weights, whatever else the recipe does."""
+    weights = Path(recipe.model.weights).name
+    return f"{PROBE}: {recipe.model.backbone} {recipe.model.alpha:g}, {weights}"
 
 
 def _probe(recipe: Recipe) -> Recipe:

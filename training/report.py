@@ -96,13 +96,13 @@ def _loud(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _summary(metrics: Mapping[str, Any], first: str, about: About) -> str:
+    if metrics.get("folds"):
+        return _folds_summary(metrics, first, about)
     one = metrics["variants"][first]
     test, promised = one["test"], one.get("promised")
     aim = "which the bundle carries"
     if promised:
         aim = f"chosen on validation for at most {promised['target']:.1%} escapes"
-    elif metrics.get("folds"):
-        aim = "which nobody chose (cross-validation leaves no frames to choose one on)"
     said = (
         f"<p>On {test['frames']} frames of {test['recordings']} recordings that took no part in training, the AUC is "
         f"<b>{_interval(test['auc'])}</b>. At the threshold {test['threshold']:.3f}, {aim}, "
@@ -123,6 +123,19 @@ def _summary(metrics: Mapping[str, Any], first: str, about: About) -> str:
             else ""
         )
         + f" Data {_e(about.digest[:16])}…</p>"
+    )
+
+
+def _folds_summary(metrics: Mapping[str, Any], first: str, about: About) -> str:
+    test, folds = metrics["variants"][first]["test"], metrics["folds"]
+    figure = _interval(folds["figures"][first]["auc"])
+    return (
+        f"<p>{test['frames']} frames of {test['recordings']} recordings, each judged by models that never saw its "
+        f"recording: AUC <b>{figure}</b> ({_e(first)}; mean of {folds['seeds']} seeds). In brackets: "
+        f"{test['auc']['confidence']:.0%} interval by bootstrap over recordings.</p>"
+        "<p class='note'>Below, the seeds' mean margins stand for one model, neither calibrated nor with a threshold "
+        "of its own, since cross-validation leaves no frames to choose them on: rates and calibration are shown at "
+        f"the even threshold and promise nothing. Data {_e(about.digest[:16])}…</p>"
     )
 
 

@@ -91,7 +91,7 @@ def test_folds_choose_inside_and_report_outside(frames: Frames, recipe: Recipe, 
 
     monkeypatch.setattr(folds, "_choose", watched)
     found = folds.cross_validate(frames, recipes, folds=3, seeds=1)
-    assert list(found.margins) == [folds.NESTED, "one", "other", "probe of one", "probe of other"]
+    assert list(found.margins) == [folds.NESTED, "one", "other", "probe: mobilenet_v1 0.25, random"]
     nested = found.margins[folds.NESTED][0]
     everything = {str(one) for one in frames.recording}
     for train in asked:
