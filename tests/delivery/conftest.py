@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.clock import SystemClock
 from agent.health import Health
 from agent.ledger import Ledger
+from tests.support.mosquitto import Mosquitto
+from tests.support.mqtt_station import Station
 
 
 @pytest.fixture
@@ -22,3 +25,24 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger = Ledger.open(tmp_path / "state", SystemClock())
     yield ledger
     ledger.close()
+
+
+@pytest.fixture
+def station(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Station]]:
+    monkeypatch.setattr("agent.delivery.mqtt.sink._QUIET_S", 0.05)
+    monkeypatch.setattr("agent.delivery.mqtt.keeper._BACKOFF_S", (0.05, 1.0))
+    stations: list[Station] = []
+
+    def start(port: int, **config: Any) -> Station:
+        stations.append(Station(ledger, port, **config))
+        return stations[-1]
+
+    yield start
+    for one in stations:
+        one.stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker") as broker:
+        yield broker
