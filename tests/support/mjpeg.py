@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -73,7 +74,9 @@ class MjpegCamera:
             pass  # whoever looked at us has gone
 
     def stream(self, out: Any, stop: threading.Event) -> None:
-        while not stop.wait(1 / self.fps):
+        due = time.monotonic()
+        while not stop.wait(max(0.0, due - time.monotonic())):
+            due = max(due + 1 / self.fps, time.monotonic())
             self._going.wait()
             out.write(part(stamped_jpeg()))
 
