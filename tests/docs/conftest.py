@@ -15,7 +15,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from agent.bundle import signature
+from agent.bundle.archive import Archive, write_signed
 from agent.demo.scene import recording, render
+from agent.model.store import SHIPPED, Store
 from tests.docs.pages import blocks
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.mosquitto import Mosquitto
@@ -58,13 +61,13 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Everything that the commands name, after one ``run --once``; the broker has the access list of the page."""
     root = tmp_path_factory.mktemp("docs")
-    for folder in ("captures", "config", "tmp", "trained"):
+    for folder in ("captures", "config", "tmp", "trained", "keys", "trusted"):
         (root / folder).mkdir()
     (root / ".venv").symlink_to(sys.prefix)
     for number, name in enumerate(("testDefectImage.PNG", "weld.png", "captures/A17_J9_0042.png")):
         Image.fromarray(render(recording(4), number % 2, 3)).save(root / name)
     (root / "captures" / "A18_J9_0001.png").write_bytes(flat_png(128)[:40])
-    brightness_bundle(root / "trained" / "al5083-1.0.0.pipeline")
+    _bundle(root, root / "trained" / "al5083-1.0.0.pipeline")
     (acl,) = (block for block in blocks("topics.md", "text") if "topic write" in block)
     # Whoever only looks is nobody in particular; the station and the consumer are those of the page.
     (root / "acl").write_text(f"topic read weldwatch/#\n{acl}", encoding="utf-8")
@@ -73,6 +76,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         done = weldwatch("run", "--once", "--config", root / "config" / "agent.yaml")
         assert done.returncode == 0, done.stderr
         yield Place(root, broker.port)
+
+
+def _bundle(root: Path, path: Path) -> None:
+    """Made, signed, installed and once active: each command about bundles works by itself, in any order."""
+    brightness_bundle(path, name="al5083")
+    signature.generate(root / "keys" / "line-3").replace(root / "trusted" / "line-3.pub")
+    with Archive(path) as archive:
+        write_signed(archive, path, signature.sign(archive, root / "keys" / "line-3"))
+    store = Store(root / "state")
+    for name in (store.install(path), SHIPPED):
+        store.activate(name)
 
 
 def _configure(root: Path, port: int) -> None:

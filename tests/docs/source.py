@@ -28,17 +28,27 @@ def _last(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
+def _assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """Each name that is given a value, also side by side: ``A, B = "a", "b"``."""
+    for node in ast.walk(module):
+        if not isinstance(node, ast.Assign):
+            continue
+        for target in node.targets:
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                yield from zip(map(_last, target.elts), node.value.elts, strict=False)
+            else:
+                yield _last(target), node.value
+
+
 def _pattern(node: ast.expr, module: ast.Module, where: str) -> str:
     """A constant, an f-string, or a name that is given one of these anywhere in the module."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
-    for assignment in ast.walk(module):
-        if isinstance(assignment, ast.Assign) and any(
-            _last(target) == _last(node) and _last(target) for target in assignment.targets
-        ):
-            return _pattern(assignment.value, module, where)
+    for name, value in _assignments(module):
+        if name and name == _last(node):
+            return _pattern(value, module, where)
     raise AssertionError(f"{where}: the code {ast.unparse(node)} cannot be read from the source")
 
 
