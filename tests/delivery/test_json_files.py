@@ -183,6 +183,39 @@ def test_another_ledger_counts_for_itself(tmp_path: Path) -> None:
     assert lines(tmp_path) == ids([*old, *new])
 
 
+def test_sequences_given_again_to_other_results_have_their_lines(tmp_path: Path) -> None:
+    """The state folder was restored from a snapshot made after 3; the results folder was kept."""
+    before = [stored(n, pad=30_000) for n in range(1, 7)]  # the log is read back in more than one piece
+    sink(tmp_path).deliver(before)
+    after = [*before[1:3], *(stored(n) for n in range(4, 10))]
+    agent = sink(tmp_path)
+    for start in range(0, len(after), 2):  # batches below, across and beyond the last sequence of before
+        agent.deliver(after[start : start + 2])
+        agent.deliver(after[start : start + 2])
+    assert lines(tmp_path) == ids([*before, *after[2:]])
+    sink(tmp_path).deliver(after[3:])
+    assert lines(tmp_path) == ids([*before, *after[2:]])
+    assert Counter(files(tmp_path).values()) == Counter(lines(tmp_path))
+
+
+def test_a_log_is_repeated_from_its_beginning_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = [stored(n, pad=1000) for n in range(1, 201)]
+    sink(tmp_path, per_image=False).deliver(batch)
+    size = (tmp_path / f"{DAY}.jsonl").stat().st_size
+    read, real = [0], os.pread
+
+    def pread(descriptor: int, length: int, at: int) -> bytes:
+        read[0] += length
+        return real(descriptor, length, at)
+
+    monkeypatch.setattr(file_names.os, "pread", pread)
+    agent = sink(tmp_path, per_image=False)
+    for start in range(0, 200, 10):
+        agent.deliver(batch[start : start + 10])
+    assert lines(tmp_path) == ids(batch)
+    assert read[0] < size + 4 * (1 << 16)
+
+
 def test_a_full_disk_shows_no_half_file_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
