@@ -39,12 +39,15 @@ demo-bundle: $(VENV)/.training
 	rm -f agent/demo/weld-demo-*.pipeline
 	cp build/demo-bundle/weld-demo-*.pipeline agent/demo/
 
-# A mosquitto to deliver to, strace to read the order of syncs from, jq for the examples of the documentation.
+# What tests need from the distribution: a broker to deliver to, strace to read the order of syncs from, jq for the
+# examples of the documentation, an RTSP server and a simulated GigE Vision camera.
+PACKAGES := mosquitto mosquitto-clients strace jq openssl aravis-tools python3-gi \
+	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
 .PHONY: system-packages
 system-packages:
-	@PATH="$$PATH:/usr/sbin"; if ! { command -v mosquitto && command -v mosquitto_sub && command -v strace && command -v jq; } >/dev/null; then \
-		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-			mosquitto mosquitto-clients strace jq; fi
+	@dpkg-query -W -f='$${db:Status-Status}\n' $(PACKAGES) 2>&1 | grep -qv '^installed$$' || exit 0; \
+		$(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -q --no-install-recommends $(PACKAGES)
 
 $(VENV)/bin/python:
 	@case "$(PY_VERSION)" in 3.10|3.11|3.12|3.13) ;; *) \

@@ -16,7 +16,7 @@ class Health:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counters: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter(inspected=0, errors=0)
         self._problems: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
 

@@ -21,6 +21,7 @@ from agent.ports import Judgement, Model, Source
 from agent.result import Evaluation, ImageFacts, Reason, Result, Station, Timing, new_result_id
 
 _GROUP = 16  #: frames that share one commit under load
+_WAITING_PIXELS = 8_000_000  #: decoded and waiting, at most; one frame may be larger
 _RETRY_S = 1.0  #: between attempts on a full disk
 _log = log("inspection")
 
@@ -87,12 +88,17 @@ class Intake:
     def offer(self, frame: Frame) -> bool:
         """``ports.Offer``: waits while the queue is full or the intake is paused; False once it has ended."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or (not self._paused and len(self._frames) < self._size))
+            self._changed.wait_for(lambda: self._ended or (not self._paused and self._fits(frame)))
             if self._ended:
                 return False
             self._frames.append(frame)
             self._changed.notify_all()
             return True
+
+    def _fits(self, frame: Frame) -> bool:
+        """A few frames, and few pixels: a very large picture travels alone."""
+        waiting = sum(map(_pixels, self._frames))
+        return not self._frames or (len(self._frames) < self._size and waiting + _pixels(frame) <= _WAITING_PIXELS)
 
     def room(self, timeout_s: float) -> bool:
         """Wait until a frame would be taken at once, for a source whose images do not wait. False when it would not."""
@@ -130,6 +136,10 @@ class Intake:
         return len(self._frames)
 
 
+def _pixels(frame: Frame) -> int:
+    return frame.picture.width * frame.picture.height if frame.picture else 0
+
+
 class Inspector:
     """Takes frames, judges them, commits the results in groups, and lets the sources go of what is durable.
 
@@ -149,7 +159,12 @@ class Inspector:
         """Inspect until the intake ends. Runs in a thread of its own."""
         self._sources = sources
         while frames := self._intake.take(_GROUP):
-            if not self._commit([(frame, self._inspect(frame)) for frame in frames]):
+            judged: list[Entry] = []
+            while frames:  # a judged picture is let go at once, not after the commit
+                frame = frames.pop(0)
+                judged.append(Entry(self._inspect(frame), frame.key, frame.source))
+                del frame
+            if not self._commit(judged):
                 return
 
     def swap(self, model: Model) -> None:
@@ -163,6 +178,7 @@ class Inspector:
     def _inspect(self, frame: Frame) -> Result:
         result = inspect(frame, self._model, self._station, self._clock)
         self._health.count("inspected")
+        self._health.count("errors", int(frame.picture is None))
         self._health.count(f"evaluation_{result.evaluation}")
         if frame.picture is not None:
             self._health.count("judged")
@@ -170,17 +186,17 @@ class Inspector:
                 self._health.count("judged_undecided")
         if result.evaluation == "NotDecidable":
             reason = result.reasons[0]
-            _log.warning("%s: NotDecidable: %s %s", frame.name, reason.code, reason.detail or "")
+            why = reason.detail or (f"{reason.value:.3f}, limit {reason.limit}" if reason.value is not None else "")
+            _log.warning("%s: NotDecidable: %s %s", frame.name, reason.code, why)
         if result.probability is not None:
             self.inference_ms.append(result.timing_ms.inference)
         return result
 
-    def _commit(self, judged: Sequence[tuple[Frame, Result]]) -> bool:
+    def _commit(self, judged: Sequence[Entry]) -> bool:
         """Make a group durable, then release it. False when told to give up on a ledger that takes nothing."""
-        entries = [Entry(result, frame.key, frame.source) for frame, result in judged]
         while True:
             try:
-                self._ledger.commit(entries)
+                self._ledger.commit(judged)
                 break
             except RetryError as error:
                 if self._health.raise_problem("ledger_full", str(error)):
@@ -190,7 +206,7 @@ class Inspector:
         if self._health.clear_problem("ledger_full"):
             _log.info("ledger_full is over; inspection goes on")
         for name, source in self._sources.items():
-            keys = [frame.key for frame, _ in judged if frame.source == name]
+            keys = [entry.key for entry in judged if entry.source == name and entry.key is not None]
             if keys:
                 source.release(keys)
         return True

@@ -35,14 +35,16 @@ class _JsonLines(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-class _OneLine(logging.Formatter):
-    """Control characters in a message (file names are hostile) cannot forge a second line."""
+def printable(text: str) -> str:
+    """Names of files and the words of a bundle are somebody else's: no control character reaches a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        head, _, trace = text.partition("\nTraceback")
-        head = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
-        return f"{head}\nTraceback{trace}" if trace else head
+
+class _OneLine(logging.Formatter):
+    """A message is one line, whatever a file is called; only a traceback of our own follows on more."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
+        return printable(super().formatMessage(record))
 
 
 def set_up(*, as_json: bool = False, verbose: bool = False) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 
 from agent import memory
 from agent.app.assembly import Parts, assemble
-from agent.app.condition import HOUSEKEEPING_S, Condition
+from agent.app.condition import Condition
 from agent.clock import Clock, SystemClock
 from agent.config import AgentConfig
 from agent.delivery.shipper import stop_all
+from agent.errors import RetryError
 from agent.health import Health
 from agent.logs import log
 from agent.ports import Source
@@ -42,11 +43,16 @@ class Agent:
         self._stop = threading.Event()
         self._failed = threading.Event()
         self._changed = threading.Event()  #: the main thread should look: stop, or a new status
+        self._asked = False
 
     def stop(self) -> None:
         """Ask for the end: finish what is claimed, deliver what it can, return from ``run``. From any thread."""
         self._stop.set()
         self._changed.set()
+
+    def ask_to_stop(self) -> None:
+        """The same from a signal handler, which may take no lock: the main thread looks at it with its next tick."""
+        self._asked = True
 
     def run(self, *, once: bool = False) -> int:
         """The whole life. Exit code: 0, or 1 when ``once`` left something undone or a part failed for good.
@@ -57,12 +63,18 @@ class Agent:
         with contextlib.ExitStack() as closing:
 
             def status() -> dict[str, Any]:
-                return condition.status(inspecting=self.ready.is_set() and not self._stop.is_set())
+                return condition.status(self._inspecting())
 
             parts = assemble(self._config, self._clock, status, closing, health=self.health, simulated=self._simulated)
             condition = Condition(self._config, parts, self._clock)
             memory.give_back()
             return self._work(parts, condition, once)
+
+    def _inspecting(self) -> bool:
+        return self.ready.is_set() and not self._ending()
+
+    def _ending(self) -> bool:
+        return self._asked or self._stop.is_set()
 
     def _work(self, parts: Parts, condition: Condition, once: bool) -> int:
         self.health.on_change(self._changed.set)
@@ -84,7 +96,7 @@ class Agent:
             else:
                 self._tend(parts, condition)
         finally:
-            delivered = self._wind_down(parts, watching, inspecting, ONCE_DELIVER_S if once else STOP_DELIVER_S)
+            delivered = self._wind_down(parts, watching, inspecting, once)
         return 1 if self._failed.is_set() or (once and not delivered) else 0
 
     # -- threads -----------------------------------------------------------------------------------------------------
@@ -117,38 +129,38 @@ class Agent:
 
     def _tend(self, parts: Parts, condition: Condition) -> None:
         """The main thread's round: status on change, health, free space, housekeeping; until stop."""
+        published: object = None
         next_health = self._clock.monotonic()
-        next_housekeeping = self._clock.monotonic() + _TICK_S
-        while not self._stop.is_set():
+        while not self._ending():
             self._changed.wait(_TICK_S)
-            if self._changed.is_set():
-                self._changed.clear()
-                if parts.mqtt is not None:
-                    parts.mqtt.publish_status()
+            self._changed.clear()
+            if parts.mqtt is not None and (shown := condition.gist(self._inspecting())) != published:
+                published = shown
+                parts.mqtt.publish_status()
             condition.watch_space()
             parts.bundles.look(parts.inspector)
             now = self._clock.monotonic()
-            if now >= next_health:
-                next_health = now + HEALTH_S
-                if parts.mqtt is not None:
+            try:
+                if now >= next_health and parts.mqtt is not None:
+                    next_health = now + HEALTH_S
                     parts.mqtt.publish_health(condition.gauges())
-            if now >= next_housekeeping:
-                next_housekeeping = now + HOUSEKEEPING_S
-                condition.keep_house()
+                condition.keep_house(now)
+            except (RetryError, OSError) as error:
+                _log.warning("a disk in trouble delays housekeeping or health: %s; tried again", error)
 
     def _tend_once(self, parts: Parts, condition: Condition, watching: list[threading.Thread]) -> None:
         """Until the sources have offered all there is. Nobody waits beside for a folder or for space to come."""
-        while not self._stop.is_set() and any(thread.is_alive() for thread in watching):
+        while not self._ending() and (alive := [thread for thread in watching if thread.is_alive()]):
             condition.watch_space()
             if not parts.intake.is_open():
                 break
-            watching[-1].join(_ONCE_TICK_S)
+            alive[0].join(_ONCE_TICK_S)
         undone = {"disk_low", "folder_missing", "camera_stalled"}
         if {problem.partition(":")[0] for problem in self.health.problems()} & undone:
             self._failed.set()
 
     def _wind_down(
-        self, parts: Parts, watching: list[threading.Thread], inspecting: threading.Thread, deliver_s: float
+        self, parts: Parts, watching: list[threading.Thread], inspecting: threading.Thread, once: bool
     ) -> bool:
         """The order of stop. False when something stays undelivered, which the next start delivers."""
         self._stop.set()
@@ -158,7 +170,11 @@ class Agent:
         inspecting.join(STOP_DELIVER_S)
         parts.inspector.give_up()
         inspecting.join()
-        stop_all(parts.shippers, deliver_s)
+        if once and not self._asked:  # a broker that is away is waited for; at a stop it is not
+            until = self._clock.monotonic() + ONCE_DELIVER_S
+            for shipper in parts.shippers:
+                shipper.wait_drained(until - self._clock.monotonic())
+        stop_all(parts.shippers, STOP_DELIVER_S)
         left = {sink.name: depth for sink in parts.sinks if (depth := parts.ledger.depth(sink.name))}
         for name, depth in left.items():
             _log.warning("%d results are not delivered to %s yet; they are kept for the next start", depth, name)

@@ -13,7 +13,6 @@ from agent.app.assembly import Parts
 from agent.app.places import free_mb
 from agent.clock import Clock, iso_utc
 from agent.config import AgentConfig
-from agent.errors import RetryError
 from agent.logs import log
 
 HOUSEKEEPING_S = 3600.0
@@ -25,8 +24,9 @@ class Condition:
 
     def __init__(self, config: AgentConfig, parts: Parts, clock: Clock) -> None:
         self._config, self._parts, self._clock = config, parts, clock
+        self._next_housekeeping = 0.0
 
-    def status(self, *, inspecting: bool) -> dict[str, Any]:
+    def status(self, inspecting: bool) -> dict[str, Any]:
         """What the status topic says beside the connection's own fields."""
         loaded = self._parts.bundles.loaded
         return {
@@ -41,6 +41,12 @@ class Condition:
             },
             "sources": [source.state() for source in self._parts.sources.values()],
         }
+
+    def gist(self, inspecting: bool) -> tuple[object, ...]:
+        """The part of ``status`` whose change is worth a message; counts of the sources are not."""
+        status = self.status(inspecting)
+        sources = tuple((source["name"], source["state"]) for source in status["sources"])
+        return status["inspecting"], tuple(status["problems"]), tuple(status["bundle"].values()), sources
 
     def gauges(self) -> dict[str, Any]:
         """Counters and gauges for ``…/health``."""
@@ -65,25 +71,31 @@ class Condition:
         folders = [Path(self._config.state), Path(self._config.results.directory)]
         free = min((space for folder in folders if (space := free_mb(folder)) is not None), default=0)
         health = self._parts.health
-        if free < wanted:
+        low = free < wanted * (1.02 if "disk_low" in health.problems() else 1)  # a little more before it is over
+        if low:
             detail = f"{free} MB free, results.min_free_mb is {wanted}"
             if health.raise_problem("disk_low", detail):
                 _log.error("disk_low: %s; inspection waits until there is space, images stay where they are", detail)
         elif health.clear_problem("disk_low"):
             _log.info("disk_low is over; inspection goes on")
-        self._parts.intake.pause(free < wanted)
+        self._parts.intake.pause(low)
 
-    def keep_house(self) -> None:
-        """Let go of what is older than ``results.keep_days`` and wholly delivered; a disk in trouble is for later."""
+    def keep_house(self, now: float) -> None:
+        """Once an hour let go of what is older than ``results.keep_days`` and wholly delivered.
+
+        A call removes a bounded number and comes back for the rest with the next tick, so that the main thread stays
+        free to stop, swap and report. ``RetryError``, ``OSError``: a disk in trouble; the next hour tries again.
+        """
+        if now < self._next_housekeeping:
+            return
+        self._next_housekeeping = now + HOUSEKEEPING_S
         oldest = self._clock.now() - timedelta(days=self._config.results.keep_days)
         ledger, files = self._parts.ledger, self._parts.files
-        try:
-            while ledger.prune(oldest):
-                pass
-            if files is not None:
-                files.prune(oldest, ledger.oldest_undelivered(files.name))
-        except (RetryError, OSError) as error:
-            _log.warning("old results were not removed: %s; tried again in %g s", error, HOUSEKEEPING_S)
+        removed = ledger.prune(oldest)
+        if files is not None:
+            removed += files.prune(oldest, ledger.oldest_undelivered(files.name))
+        if removed:
+            self._next_housekeeping = now
 
 
 def _quantile(ordered: list[float], part: float) -> float | None:

@@ -150,8 +150,11 @@ def _check(manifest: Manifest, where: str) -> None:
         rule = variant.decision or manifest.decision
         if not all(0 <= index < count for index in rule.good) or len(set(rule.good)) >= count:
             refuse(f"decision.good {rule.good} does not fit {count} labels")
-        if rule.review is not None and rule.review[0] > rule.review[1]:
-            refuse("decision.review is [low, high] with low ≤ high")
+        if rule.review is not None and not rule.review[0] <= rule.threshold <= rule.review[1]:
+            refuse("decision.review is [low, high] around the threshold: low ≤ threshold ≤ high")
+    for part in ("quality", "novelty"):
+        if getattr(manifest, part) is not None:
+            refuse(f"{part} limits are not applied by this weldwatch, and ignoring them could pass a defect; upgrade")
     if manifest.preprocessing.size != (128, 128):
         refuse(f"preprocessing.size is {list(manifest.preprocessing.size)}, the input is [N,128,128,3]")
     for golden in manifest.golden:

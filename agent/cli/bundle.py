@@ -98,6 +98,8 @@ def _show(archive: Archive, signed: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from agent.logs import printable
+
     manifest, facts = archive.manifest, archive.manifest.training
     spec = manifest.preprocessing
     rows: list[tuple[str, str]] = [
@@ -118,7 +120,7 @@ def _show(archive: Archive, signed: str) -> None:
         rows += _numbers(numbers) if isinstance(numbers, dict) else []
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in rows:
-        table.add_row(Text(_printable(key), "bold"), Text(_printable(value)))
+        table.add_row(Text(printable(key), "bold"), Text(printable(value)))
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -146,10 +148,6 @@ def _with_interval(number: Any) -> str:
         return "–"
     between = f"  [{low:.3f} … {high:.3f}]" if isinstance(low, float | int) and isinstance(high, float | int) else ""
     return f"{value:.3f}{between}"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -182,7 +180,7 @@ def _install(options: argparse.Namespace) -> int:
     from agent.model.store import Store
 
     config = _station(options)
-    name = Store(Path(config.state)).install(Path(options.bundle), _keys(config))
+    name = Store(Path(config.state)).install(Path(options.bundle), _keys(config), config.bundle.initial)
     return _answer(options, {"installed": name}, f"{name} is installed; next: weldwatch bundle activate {name}")
 
 
@@ -196,23 +194,22 @@ def _list(options: argparse.Namespace) -> int:
     lines = [f"{'* ' if name == active else '  '}{name}" for name in store.names()]
     if active is None:
         lines.append(f"* {config.bundle.initial} (bundle.initial; nothing was activated yet)")
+    elif active not in store.names():
+        lines.append(f"* {active}")
     values = {"active": active, "initial": config.bundle.initial, "installed": store.names(),
               "history": pointer.history if pointer else []}  # fmt: skip
     return _answer(options, values, "\n".join(lines))
 
 
 def _activate(options: argparse.Namespace) -> int:
-    from agent.errors import BundleError
-    from agent.model.store import Store, Trust, load
+    from agent.model.store import SHIPPED, Store, Trust, load, resolve
 
     config = _station(options)
     store = Store(Path(config.state))
-    path = store.path(options.bundle)
+    path = store.path(options.bundle) or (resolve(SHIPPED) if options.bundle == SHIPPED else None)
     if path is not None:
         load(path, Trust(_keys(config), config.bundle.device, config.bundle.budget_ms))
-    elif options.bundle not in store.names():
-        raise BundleError(f"{options.bundle}: not installed; installed are {', '.join(store.names()) or 'none'}")
-    store.activate(options.bundle)
+    store.activate(options.bundle, config.bundle.initial)
     return _answer(options, {"active": options.bundle}, f"{options.bundle} passed its self-test here and is active")
 
 

@@ -59,12 +59,14 @@ def work(options: argparse.Namespace) -> int:
 
 
 def _show(finding: Finding) -> None:
+    from agent.logs import printable
+
     mark = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}[finding.state]
     colour = {"ok": "32", "warning": "33", "failed": "31"}[finding.state]
     if sys.stdout.isatty():
         mark = f"\x1b[{colour}m{mark}\x1b[0m"
     remedy = f" → {finding.remedy}" if finding.remedy else ""
-    print(f"{mark}  {finding.name}: {finding.detail}{remedy}", flush=True)
+    print(mark, printable(f"{finding.name}: {finding.detail}{remedy}"), sep="  ", flush=True)
 
 
 def _bundle(config: AgentConfig) -> Iterator[Finding]:
@@ -76,7 +78,12 @@ def _bundle(config: AgentConfig) -> Iterator[Finding]:
         trust = Trust(Path(keys) if keys else None, config.bundle.device, config.bundle.budget_ms)
         loaded = load(resolve(store.candidates(config.bundle.initial)[0], store), trust)
     except BundleError as error:
-        yield Finding("bundle", "failed", str(error), "set bundle.initial, or activate one that passes")
+        yield Finding(
+            "bundle",
+            "failed",
+            str(error),
+            "activate a bundle that passes (weldwatch bundle), or name one in bundle.initial",
+        )
         return
     facts = loaded.model.facts
     detail = f"{facts.name} {facts.version} ({facts.variant}) passed its self-test on this machine"
@@ -185,9 +192,16 @@ def _broker(config: AgentConfig) -> Iterator[Finding]:
 
     trouble = probe(config.mqtt, config.topic)
     if trouble:
-        yield Finding("mqtt", "failed", trouble, "the agent runs all the same and delivers when the broker is there")
+        yield Finding(
+            "mqtt",
+            "failed",
+            trouble,
+            "results are kept until it is right; what names a file that is missing stops the start",
+        )
     else:
-        yield Finding("mqtt", "ok", f"{config.mqtt.host} accepts this station as {config.topic}")
+        yield Finding(
+            "mqtt", "ok", f"{config.mqtt.host} lets this station connect; publishing to {config.topic} is not tried"
+        )
 
 
 def _clock(_: AgentConfig) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from agent import __version__
 from agent.cli import bundle, check, demo, predict, run
 from agent.errors import UsageError, WeldwatchError
+from agent.logs import printable
 
 _EPILOG = """\
 start here:
@@ -46,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UsageError as error:
-        print(f"weldwatch: {_one_line(error)}", file=sys.stderr)
+        print(f"weldwatch: {printable(str(error))}", file=sys.stderr)
         return 2
     except WeldwatchError as error:
-        print(f"weldwatch: {_one_line(error)}", file=sys.stderr)
+        print(f"weldwatch: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -57,11 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough. Python would complain again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-def _one_line(error: BaseException) -> str:
-    """File names are hostile: no control character reaches the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(error))
+    except OSError as error:
+        print(
+            f"weldwatch: {printable(f'{error.filename or options.work.__module__}: {error.strerror}')}", file=sys.stderr
+        )
+        return 1
 
 
 if __name__ == "__main__":

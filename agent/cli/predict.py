@@ -40,6 +40,7 @@ def work(options: argparse.Namespace) -> int:
     from agent.delivery.file_names import write_result_file
     from agent.errors import UsageError
     from agent.inspection import inspect
+    from agent.logs import printable
     from agent.model.store import load, resolve
 
     images = list(_images(options.paths))
@@ -49,7 +50,7 @@ def work(options: argparse.Namespace) -> int:
         make_folder(options.out, "--out")
     loaded = load(resolve(options.bundle))
     if loaded.notice:
-        print(f"weldwatch: bundle {loaded.model.facts.name}: {loaded.notice}", file=sys.stderr)
+        print(f"weldwatch: bundle {loaded.model.facts.name}: {printable(loaded.notice)}", file=sys.stderr)
     clock = SystemClock()
     results = (inspect(_frame(path), loaded.model, None, clock) for path in images)
     shown = _as_lines(results) if options.json else _as_table(results, len(images))
@@ -57,7 +58,7 @@ def work(options: argparse.Namespace) -> int:
     for path, result in zip(images, shown, strict=True):
         unreadable += result.probability is None
         if options.out is not None:
-            write_result_file(options.out, path.name, result.created_at, msgspec.json.encode(result) + b"\n")
+            write_result_file(options.out, path.name, result.created_at, msgspec.json.encode(result))
     return 1 if unreadable else 0
 
 
@@ -128,6 +129,8 @@ def _as_table(results: Iterator[Result], count: int) -> Iterator[Result]:
     from rich.table import Table
     from rich.text import Text
 
+    from agent.logs import printable
+
     table = Table("image", "evaluation", "class", "defect probability", "ms", "why", box=None, pad_edge=False)
     errors = Console(stderr=True)
     for result in track(results, "judging", count, console=errors, transient=True, disable=not errors.is_terminal):
@@ -140,7 +143,13 @@ def _as_table(results: Iterator[Result], count: int) -> Iterator[Result]:
         value = "" if reason.value is None else f"{reason.value:.4f}"
         colour = {"OK": "green", "NotOK": "red"}.get(result.evaluation, "yellow")
         # Text, not markup: a file may be called "[bold]x.png".
-        table.add_row(Text(result.image.name), Text(result.evaluation, colour), Text(result.class_ or "–"), value,
-                      f"{result.timing_ms.total:.1f}", Text(why))  # fmt: skip
+        table.add_row(
+            Text(printable(result.image.name)),
+            Text(result.evaluation, colour),
+            Text(printable(result.class_ or "–")),
+            value,
+            f"{result.timing_ms.total:.1f}",
+            Text(printable(why)),
+        )
         yield result
     Console(width=None if sys.stdout.isatty() else 200).print(table)

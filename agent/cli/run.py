@@ -35,5 +35,5 @@ def work(options: argparse.Namespace) -> int:
 
     agent = Agent(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.stop())
+        signal.signal(number, lambda *_: agent.ask_to_stop())
     return agent.run(once=options.once)

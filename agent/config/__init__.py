@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Meta
 
 from agent.config.camera import CameraConfig, check_camera
-from agent.config.folder import FolderConfig, check_folder
+from agent.config.folder import FolderConfig, check_folder, within
 from agent.config.section import Port, Section, TopicLevel
 from agent.errors import ConfigError
 from agent.strict_yaml import convert, load_yaml
@@ -64,7 +64,7 @@ class ResultsConfig(Section, frozen=True):
     directory: str
     per_image: bool = True
     daily_log: bool = True
-    keep_days: Annotated[int, Meta(ge=1)] = 90
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
     min_free_mb: Annotated[int, Meta(ge=0)] = 500
 
 
@@ -90,6 +90,7 @@ class MqttConfig(Section, frozen=True):
     topic: str = "weldwatch/{enterprise}/{site}/{area}/{line}/{station}"
     keepalive_s: Annotated[int, Meta(ge=2, le=3600)] = 15
     message_expiry_s: Annotated[int, Meta(ge=1)] | None = None
+    commands: tuple[str, ...] = ()  #: none is built yet: anything but an empty list is refused
     embedded: bool = False
 
 
@@ -171,8 +172,22 @@ def _check_across(config: AgentConfig, file: str) -> None:
             check_camera(source, file, at)
         else:
             check_folder(source, file, at)
+    check_apart([source for source in config.sources if isinstance(source, FolderConfig)], config, file)
     if config.mqtt is not None:
         _check_mqtt(config, config.mqtt, file)
+
+
+def check_apart(folders: list[FolderConfig], config: AgentConfig, file: str) -> None:
+    """No image may be met twice, and nothing that the agent writes may look like one that it should inspect."""
+    for index, source in enumerate(folders):
+        at = f"sources[{config.sources.index(source)}].path"
+        for other in folders[:index]:
+            if within(Path(source.path), Path(other.path)) or within(Path(other.path), Path(source.path)):
+                rest = f"give each folder to one source: {other.name!r} watches it already"
+                raise ConfigError(file, at, f"found {source.path!r}", rest)
+        for key, path in (("state", config.state), ("results.directory", config.results.directory)):
+            if within(Path(path), Path(source.path)):
+                raise ConfigError(file, key, f"found {path!r}", f"must lie outside the watched folder {source.path!r}")
 
 
 def _check_mqtt(config: AgentConfig, mqtt: MqttConfig, file: str) -> None:
@@ -182,11 +197,13 @@ def _check_mqtt(config: AgentConfig, mqtt: MqttConfig, file: str) -> None:
         raise ConfigError(file, "mqtt.host", "missing", "name the broker, or set embedded: true for a demonstration")
     if mqtt.password_file and mqtt.password_env:
         raise ConfigError(file, "mqtt.password_env", "found together with password_file", "use one or the other")
+    if mqtt.commands:
+        raise ConfigError(file, "mqtt.commands", f"found {list(mqtt.commands)!r}", "this version obeys no command: []")
     if mqtt.tls and bool(mqtt.tls.cert) != bool(mqtt.tls.key):
         raise ConfigError(file, "mqtt.tls", "cert and key go together", "give both or none")
     try:
         topic = config.topic
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
         allowed = "allowed in braces: enterprise, site, area, line, station"
         raise ConfigError(file, "mqtt.topic", f"found {mqtt.topic!r}", allowed) from None
     if not topic or any(c in topic for c in "+#\0") or topic.startswith(("$", "/")) or topic.endswith("/"):

@@ -19,7 +19,7 @@ class FolderConfig(Section, frozen=True, tag_field="type", tag="folder"):
     name: TopicLevel
     path: str
     patterns: Annotated[list[str], Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["*.png", "*.jpg", "*.jpeg", "*.bmp", "*.tif", "*.tiff"]
+        default_factory=lambda: ["*.png", "*.jpg", "*.jpeg", "*.bmp", "*.tif", "*.tiff", "*.webp", "*.pgm", "*.ppm"]
     )
     settle_s: Seconds = 0.5
     rescan_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
@@ -47,10 +47,11 @@ def check_folder(source: FolderConfig, file: str, at: str) -> None:
         raise ConfigError(file, f"{at}.archive", "missing", "after: archive needs a folder to move the images to")
     for field in ("archive", "rejected"):
         target = getattr(source, field)
-        if target is not None and _within(Path(target), Path(source.path)):
+        if target is not None and within(Path(target), Path(source.path)):
             raise ConfigError(file, f"{at}.{field}", f"found {target!r}", "must lie outside the watched folder")
 
 
-def _within(path: Path, folder: Path) -> bool:
+def within(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is ``folder`` or lies in it, links followed."""
     path, folder = path.resolve(), folder.resolve()
     return path == folder or folder in path.parents

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 TopicLevel = Annotated[
     str,
     Meta(
-        pattern=r"^[^/+#\x00-\x1f\x7f]+$",
+        pattern=r"^[^/+#\x00-\x1f\x7f\ud800-\udfff]+\Z",
         max_length=80,
         description="one level of an MQTT topic: 1 to 80 characters without '/', '+', '#'",
     ),

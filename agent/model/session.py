@@ -55,13 +55,13 @@ class OnnxModel:
 
     def judge(self, picture: Picture) -> Judgement:
         """Preprocess and run the model on one picture. ``ImageError`` (``inference_failed``) if the runtime fails."""
-        started = time.perf_counter()
-        array = to_input(to_gray(picture, self.manifest.preprocessing))
-        prepared = time.perf_counter()
         try:
+            started = time.perf_counter()
+            array = to_input(to_gray(picture, self.manifest.preprocessing))
+            prepared = time.perf_counter()
             probability = self.probabilities(array)[0].tolist()
         except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base but Exception
-            raise ImageError("inference_failed", " ".join(str(error).split())[:300]) from None
+            raise ImageError("inference_failed", " ".join(str(error).split())[:300] or type(error).__name__) from None
         done = time.perf_counter()
         return Judgement(probability, (prepared - started) * 1e3, (done - prepared) * 1e3)
 

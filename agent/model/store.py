@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ SHIPPED = "weld-demo"
 SUFFIX = ".pipeline"
 KEEP = 5
 HISTORY = 3
+_LEFTOVER_S = 3600.0
 _SHIPPED_FOLDER = Path(__file__).parent.parent / "demo"
 _INSTALLED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -134,6 +136,13 @@ class Store:
         except (OSError, msgspec.DecodeError) as error:
             raise BundleError(f"{self._pointer}: {error}; activate a bundle anew") from None
 
+    def _readable_pointer(self) -> Pointer | None:
+        """The pointer, or None where there is none or it is broken: activating anew is the way out."""
+        try:
+            return self.pointer()
+        except BundleError:
+            return None
+
     def stamp(self) -> tuple[int, int] | None:
         """Changes whenever the pointer does: cheap enough to look at every second."""
         try:
@@ -142,9 +151,11 @@ class Store:
             return None
         return facts.st_ino, facts.st_mtime_ns
 
-    def install(self, source: Path, keys: Path | None = None) -> str:
+    def install(self, source: Path, keys: Path | None = None, initial: str = SHIPPED) -> str:
         """Copy a bundle into the store and verify the copy whole. Its name. ``BundleError`` for what is refused."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not source.is_file():
+            raise BundleError(f"{source}: no such file; give the path of a {SUFFIX} file")
+        self._make()
         copy = self.folder / f".{uuid.uuid4()}.tmp"
         try:
             try:
@@ -160,7 +171,7 @@ class Store:
             raise BundleError(str(error).replace(str(copy), str(source))) from None
         finally:
             copy.unlink(missing_ok=True)
-        self._tidy()
+        self._tidy(initial)
         return name
 
     def _put(self, copy: Path, name: str, new: Archive) -> None:
@@ -176,24 +187,40 @@ class Store:
                 copy.replace(final)
         _sync(self.folder)
 
-    def activate(self, name: str) -> None:
-        """Let ``name`` judge from now on; what judged until now is kept to go back to."""
-        if self.path(name) is None:
+    def activate(self, name: str, initial: str = SHIPPED) -> None:
+        """Let ``name`` (an installed bundle, or the shipped one) judge from now on. What judged until now, ``initial``
+        where nothing was activated yet, is kept to go back to.
+        """
+        if self.path(name) is None and name != SHIPPED:
             raise BundleError(f"{name}: not installed; installed are {', '.join(self.names()) or 'none'}")
-        before = self.pointer()
+        pointer = self._readable_pointer()
+        before = pointer or Pointer(initial)
         name = name.removesuffix(SUFFIX)
-        if before is None or before.active != name:
-            history = [] if before is None else [one for one in [*before.history, before.active] if one != name]
+        if before.active != name or pointer is None:
+            history = [one for one in [*before.history, before.active] if one != name]
+            self._make()
             self._point(Pointer(name, history[-HISTORY:]))
 
     def rollback(self) -> str:
         """Go back to what judged before. Its name."""
         pointer = self.pointer()
-        history = [one for one in (pointer.history if pointer else []) if self.path(one) is not None]
+        history = [one for one in (pointer.history if pointer else []) if self._there(one)]
         if not history:
             raise BundleError("nothing to go back to; activate an installed bundle by name")
         self._point(Pointer(history[-1], history[:-1]))
         return history[-1]
+
+    def _make(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BundleError(f"{self.folder}: {error.strerror}; the state folder must be writable") from None
+
+    def _there(self, wanted: str) -> bool:
+        try:
+            return resolve(wanted, self).is_file()
+        except BundleError:
+            return False
 
     def candidates(self, initial: str) -> list[str]:
         """What to try at a start, in this order: the active bundle, what judged before it, ``bundle.initial``."""
@@ -214,11 +241,14 @@ class Store:
             temporary.unlink(missing_ok=True)
         _sync(self.folder)
 
-    def _tidy(self) -> None:
-        """Keep the newest, what is active and what can be gone back to; leftovers of a kill go."""
-        pointer = self.pointer()
-        needed = {pointer.active, *pointer.history} if pointer else set()
+    def _tidy(self, initial: str) -> None:
+        """Keep the newest, what is active or may be needed again; leftovers of a kill go."""
+        pointer = self._readable_pointer()
+        needed = {initial.removesuffix(SUFFIX), *([pointer.active, *pointer.history] if pointer else [])}
         spare = [name for name in self.names() if name not in needed]
+        for left in self.folder.glob(".*.tmp"):
+            if time.time() - left.stat().st_mtime > _LEFTOVER_S:
+                left.unlink(missing_ok=True)
         for name in spare[:-KEEP]:
             (self.folder / f"{name}{SUFFIX}").unlink(missing_ok=True)
 

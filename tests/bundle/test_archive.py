@@ -88,6 +88,8 @@ def edit(**fields: object) -> Callable[[dict[str, bytes]], None]:
         (edit(decision={"good": [7], "threshold": 0.5}), "does not fit"),
         (edit(decision={"good": [0, 1], "threshold": 0.5}), "does not fit"),
         (edit(golden=[]), "no golden image"),
+        (edit(decision={"good": [0], "threshold": 0.9, "review": [0.1, 0.2]}), "around the threshold"),
+        (edit(quality={"limits": {"sharpness": 3.0}}), "quality limits are not applied"),
         (edit(surprise=1), "unknown field `surprise`"),
         (put("manifest.json", b"{"), "manifest.json"),
         (put("manifest.json", b"[" * 100_000), "manifest.json"),

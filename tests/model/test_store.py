@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -41,8 +42,12 @@ def test_install_activate_and_rollback(store: Store, tmp_path: Path) -> None:
     assert store.candidates("weld-demo") == ["brightness-1.1.0", "brightness-1.0.0", "weld-demo"]
     assert store.rollback() == "brightness-1.0.0"
     assert load(resolve("brightness-1.0.0", store)).model.facts.version == "1.0.0"
+    assert store.rollback() == "weld-demo", "what judged before the first activation"
     with pytest.raises(BundleError, match="nothing to go back to"):
         store.rollback()
+    store.activate("brightness-1.1.0")
+    store.activate("weld-demo")
+    assert store.candidates("other")[0] == "weld-demo", "the shipped one needs no installation"
 
 
 def test_only_what_is_installed_can_be_activated(store: Store, tmp_path: Path) -> None:
@@ -83,6 +88,19 @@ def test_a_broken_pointer_is_one_line(store: Store, tmp_path: Path) -> None:
     (store.folder / "active.json").write_text("{")
     with pytest.raises(BundleError, match="activate a bundle anew"):
         store.pointer()
+    store.activate("brightness-1.0.0")
+    assert store.candidates("weld-demo")[0] == "brightness-1.0.0", "activating anew is the way out"
+
+
+def test_what_a_configuration_names_and_what_a_kill_left(store: Store, tmp_path: Path) -> None:
+    store.install(a_bundle(tmp_path / "up", "1.0.0"), initial="brightness-1.0.0")
+    left = store.folder / ".0.tmp"
+    left.write_bytes(b"half a bundle")
+    os.utime(left, (0, 0))
+    for number in range(1, KEEP + 4):
+        store.install(a_bundle(tmp_path / "up", f"1.{number}.0"), initial="brightness-1.0.0")
+    assert "brightness-1.0.0" in store.names(), "bundle.initial is in use"
+    assert not left.exists()
 
 
 def test_too_slow_is_refused(tmp_path: Path) -> None:

@@ -141,7 +141,13 @@ def test_inspect_shows_people_what_a_bundle_is(tmp_path: Path) -> None:
     path = made(tmp_path, "1.0.0", notice="[red]careful\x1b[2J")
     shown = weldwatch("bundle", "inspect", path)
     assert shown.returncode == 0
-    for part in ("brightness 1.0.0", "[red]careful\\x1b[2J", "no defect, defect", "SYNTHETIC", "NotOK from a defect probability of 0.5"):
+    for part in (
+        "brightness 1.0.0",
+        "[red]careful\\x1b[2J",
+        "no defect, defect",
+        "SYNTHETIC",
+        "NotOK from a defect probability of 0.5",
+    ):
         assert part in shown.stdout
     answer = json.loads(weldwatch("bundle", "inspect", path, "--json").stdout)
     assert (answer["name"], answer["signed"]) == ("brightness", "no")

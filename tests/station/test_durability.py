@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -86,6 +87,34 @@ def test_once_waits_for_the_broker_and_says_what_stays_behind(tmp_path: Path) ->
     with broker, Listener(broker.port, f"{station.topic}/result") as listener:
         assert station.once().returncode == 0
         assert len(listener.until(lambda results: len(results) == 1)) == 1
+
+
+def test_once_takes_a_broker_that_comes_within_ten_seconds(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path / "broker")
+    station = Station(tmp_path / "station", mqtt={"host": broker.host, "port": broker.port})
+    station.put("a.png", flat_png(1))
+    late = threading.Timer(4.0, broker.start)
+    late.start()
+    try:
+        done = station.once()
+    finally:
+        late.join()
+        broker.stop()
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_retained_status_is_never_an_old_one(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker:
+        station = Station(tmp_path / "station", mqtt={"host": broker.host, "port": broker.port})
+        for _ in range(8):
+            with station.running(), Listener(broker.port, f"{station.topic}/status") as listener:
+                status = listener.until(lambda all_: working(all_[-1]))[-1]
+                jsonschema.validate(status, schema("status"))
+
+
+def working(status: dict[str, Any]) -> bool:
+    return status["state"] == "online" and status["inspecting"] and status["sources"][0]["state"] == "watching"
 
 
 def test_status_health_and_last_will(tmp_path: Path) -> None:

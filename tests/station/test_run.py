@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from agent.result import new_result_id
 from tests.support.bundles import flat_png, png
-from tests.support.station import Station, until, weldwatch
+from tests.support.station import WELDWATCH, Station, until, weldwatch
 
 SCHEMAS = Path(__file__).parents[2] / "config" / "schemas"
 
@@ -148,6 +150,10 @@ def test_archive_moves_what_is_durable(station: Station) -> None:
         ({"results": {"directory": "/proc/nowhere"}}, "results.directory: /proc/nowhere:"),
         ({"state": ""}, "state: found ''"),
         ({"mqtt": {"host": "x", "password": "secret"}}, "mqtt.password: unknown key"),
+        ({"mqtt": {"host": "x", "commands": ["trigger"]}}, "mqtt.commands: found ['trigger']; this version obeys no"),
+        ({"mqtt": {"host": "x", "topic": "a/{station.foo}"}}, "mqtt.topic: found 'a/{station.foo}'"),
+        ({"station": {"name": "cam\n"}}, "station.name: found"),
+        ({"results": {"directory": "/tmp", "keep_days": 10**6}}, "results.keep_days: found 1000000"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(
@@ -160,6 +166,54 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert "secret" not in done.stderr
+
+
+def test_one_folder_is_one_sources(station: Station) -> None:
+    captures = station.settings["sources"][0]
+    (station.captures / "shift1").mkdir()
+    for path in (captures["path"], captures["path"] + "/shift1", str(station.root)):
+        station.settings["sources"] = [captures, {**captures, "name": "two", "path": path}]
+        station.write()
+        done = station.once()
+        assert done.returncode == 2
+        assert "sources[1].path: found" in done.stderr
+        assert "'captures' watches it already" in done.stderr
+
+
+def test_the_agent_writes_nothing_into_a_capture_folder(station: Station) -> None:
+    station.settings["results"] = {"directory": str(station.captures / "results")}
+    station.write()
+    done = station.once()
+    assert (done.returncode, "must lie outside the watched folder" in done.stderr) == (2, True)
+
+
+def test_a_file_name_cannot_forge_a_line_of_the_log(station: Station) -> None:
+    station.settings["sources"][0]["incomplete_s"] = 0.0
+    station.write()
+    station.put("a\nTraceback\n10:22:05 ERROR   forged \x1b[31m.png", b"no image")
+    done = station.once()
+    assert done.returncode == 0
+    assert "\x1b" not in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.startswith("10:22:05 ERROR")]
+    assert len(station.lines()) == 1
+
+
+def test_the_runtime_reports_to_nobody(station: Station) -> None:
+    """onnxruntime's wheels look for their maker's server and keep a device id, unless they are told not to."""
+    station.put("a.png", flat_png(1))
+    trace = station.root / "trace"
+    command = ["strace", "-f", "-e", "trace=connect,openat", "-o", str(trace), *WELDWATCH, "run", "--config",
+               str(station.file)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        station.wait_for(1)
+        time.sleep(5)  # the first report would come a few seconds after the start
+        agent = int((station.root / "state" / "agent.lock").read_text().split()[1].rstrip(","))
+        os.kill(agent, signal.SIGTERM)
+        assert process.wait(30) == 0
+    text = trace.read_text(errors="replace")
+    assert "agent.lock" in text
+    assert "AF_INET" not in text
+    assert "DeveloperTools" not in text
 
 
 def test_no_configuration_says_where_it_was_looked_for(tmp_path: Path) -> None:
