@@ -23,7 +23,9 @@ _CONTROLS = {"Cc", "Cs", "Zl", "Zp"}  #: control characters, lone surrogates, li
 #: Marks that turn the direction of writing, so that a name reads as another one than it is.
 _TURNS_AROUND = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 _UNDECODABLE = re.compile(r"\\x([0-9a-f]{2})")
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}
+#: EINVAL may be the name or the link: renaming tells which.
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL}
+_SYNCS_NO_FOLDERS = {errno.EINVAL, errno.ENOTSUP}  #: FUSE and network mounts; their names are as durable as they get
 
 
 def safe_stem(image_name: str) -> str:
@@ -118,6 +120,9 @@ def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _SYNCS_NO_FOLDERS:
+            raise
     finally:
         os.close(descriptor)
 

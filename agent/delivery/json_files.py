@@ -31,6 +31,7 @@ from agent.delivery.file_names import (
 from agent.errors import RejectError, RetryError
 from agent.ports import Pace, Stored
 
+#: What placing a file under its name answers when the file system will never take that name (EINVAL: FAT, for a colon).
 _NEVER = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 _TOGETHER = 4  #: files from which one sync of the file system is cheaper than one each
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -55,7 +56,10 @@ class JsonFiles:
         """Nothing is held open between calls."""
 
     def deliver(self, batch: Sequence[Stored]) -> int:
-        """Write files and log lines from the front. ``RetryError`` on a full or missing disk, nothing half written."""
+        """Write files and log lines from the front. ``RetryError`` on a full or missing disk, nothing half written.
+
+        ``RejectError`` only for the name of the first file; trouble with a folder or a log is never one result's fault.
+        """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             written = self._write_files(batch) if self._per_image else len(batch)
@@ -88,7 +92,9 @@ class JsonFiles:
                     _place(path, one)
                     folders[path.parent] = None
                     placed += 1
-            except OSError:
+            except OSError as error:
+                if not placed and error.errno in _NEVER:
+                    raise _refused(batch[0], error) from error
                 if not placed:
                     raise
         finally:
@@ -105,10 +111,8 @@ class JsonFiles:
             sync_directory(self._directory)
         return folder
 
-    def _explain(self, error: OSError) -> Exception:
+    def _explain(self, error: OSError) -> RetryError:
         where = error.filename or self._directory
-        if error.errno in _NEVER:
-            return RejectError(f"{where}: the file system does not take this name ({error.strerror})")
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return RetryError(f"{self._directory}: the disk is full; free some space, results wait in the ledger")
         return RetryError(f"{where}: {error.strerror}; check the results folder, results wait in the ledger")
@@ -133,6 +137,11 @@ class JsonFiles:
             if removed >= limit:
                 break
         return removed
+
+
+def _refused(one: Stored, error: OSError) -> RejectError:
+    name = next(candidates(one.image_name, one.created_at))
+    return RejectError(f"{name}: the file system does not take this name ({error.strerror})")
 
 
 def _place(temporary: Path, one: Stored) -> None:

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+import stat
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config import ResultsConfig
 from agent.delivery import file_names, json_files
-from agent.delivery.json_files import JsonFiles
 from agent.errors import RejectError, RetryError
-from agent.ports import Stored
-from tests.support.results import CREATED, stored
+from tests.support.results import stored
+from tests.support.results_folder import DAY, files, ids, lines, sink
 
-DAY = "2026-11-22"
 NAME = "A17_20261122T102205141Z"
-
-
-def sink(folder: Path, **changes: Any) -> JsonFiles:
-    return JsonFiles(ResultsConfig(directory=str(folder), **changes))
-
-
-def files(folder: Path) -> dict[str, str]:
-    """Name to result id of everything that a program looking for results would see."""
-    return {
-        str(path.relative_to(folder)): json.loads(path.read_bytes())["result_id"]
-        for path in sorted(folder.glob("*/*"))
-        if not path.name.startswith(".")
-    }
-
-
-def lines(folder: Path, day: str = DAY) -> list[str]:
-    text = (folder / f"{day}.jsonl").read_bytes()
-    assert text == b"" or text.endswith(b"\n")
-    return [json.loads(line)["result_id"] for line in text.splitlines()]
-
-
-def ids(results: Sequence[Stored]) -> list[str]:
-    return [one.result_id for one in results]
 
 
 def test_each_result_is_a_file_and_a_line(tmp_path: Path) -> None:
@@ -143,79 +115,6 @@ def _kill_at(patch: pytest.MonkeyPatch) -> list[int]:
     return countdown
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"schema": "weldwatch.result/1", "result_id": "0193', b"\x00" * 200])
-def test_a_torn_last_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
-    batch = [stored(n) for n in range(1, 4)]
-    sink(tmp_path).deliver(batch[:2])
-    with (tmp_path / f"{DAY}.jsonl").open("ab") as log:
-        log.write(torn)
-    sink(tmp_path).deliver(batch[2:])
-    assert lines(tmp_path) == ids(batch)
-
-
-def test_a_whole_last_line_without_its_newline_is_kept(tmp_path: Path) -> None:
-    batch = [stored(n) for n in range(1, 4)]
-    sink(tmp_path).deliver(batch[:2])
-    log = tmp_path / f"{DAY}.jsonl"
-    log.write_bytes(log.read_bytes().rstrip(b"\n"))  # as an editor leaves it
-    sink(tmp_path).deliver(batch[1:])
-    assert lines(tmp_path) == ids(batch)
-
-
-def test_a_log_changed_or_removed_by_somebody_is_looked_at_again(tmp_path: Path) -> None:
-    batch = [stored(n) for n in range(1, 6)]
-    agent, log = sink(tmp_path), tmp_path / f"{DAY}.jsonl"
-    agent.deliver(batch[:2])
-    with log.open("ab") as file:
-        file.write(b"a technician's remark\n")
-    agent.deliver(batch[1:4])
-    assert [line[:1] for line in log.read_bytes().splitlines()] == [b"{", b"{", b"a", b"{", b"{"]
-    log.unlink()
-    agent.deliver(batch[4:])
-    assert lines(tmp_path) == ids(batch[4:])
-
-
-def test_another_ledger_counts_for_itself(tmp_path: Path) -> None:
-    old, new = [stored(n, ledger_id="old") for n in (7, 8)], [stored(n, ledger_id="new") for n in (1, 2)]
-    sink(tmp_path).deliver(old)
-    sink(tmp_path).deliver(new)
-    sink(tmp_path).deliver(old[1:])  # the old one was brought back
-    assert lines(tmp_path) == ids([*old, *new])
-
-
-def test_sequences_given_again_to_other_results_have_their_lines(tmp_path: Path) -> None:
-    """The state folder was restored from a snapshot made after 3; the results folder was kept."""
-    before = [stored(n, pad=30_000) for n in range(1, 7)]  # the log is read back in more than one piece
-    sink(tmp_path).deliver(before)
-    after = [*before[1:3], *(stored(n) for n in range(4, 10))]
-    agent = sink(tmp_path)
-    for start in range(0, len(after), 2):  # batches below, across and beyond the last sequence of before
-        agent.deliver(after[start : start + 2])
-        agent.deliver(after[start : start + 2])
-    assert lines(tmp_path) == ids([*before, *after[2:]])
-    sink(tmp_path).deliver(after[3:])
-    assert lines(tmp_path) == ids([*before, *after[2:]])
-    assert Counter(files(tmp_path).values()) == Counter(lines(tmp_path))
-
-
-def test_a_log_is_repeated_from_its_beginning_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = [stored(n, pad=1000) for n in range(1, 201)]
-    sink(tmp_path, per_image=False).deliver(batch)
-    size = (tmp_path / f"{DAY}.jsonl").stat().st_size
-    read, real = [0], os.pread
-
-    def pread(descriptor: int, length: int, at: int) -> bytes:
-        read[0] += length
-        return real(descriptor, length, at)
-
-    monkeypatch.setattr(file_names.os, "pread", pread)
-    agent = sink(tmp_path, per_image=False)
-    for start in range(0, 200, 10):
-        agent.deliver(batch[start : start + 10])
-    assert lines(tmp_path) == ids(batch)
-    assert read[0] < size + 4 * (1 << 16)
-
-
 def test_a_full_disk_shows_no_half_file_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +172,67 @@ def test_a_name_that_the_file_system_never_takes_is_rejected_with_its_reason(
         sink(tmp_path).deliver([stored(1)])
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_a_file_system_that_syncs_no_folders_serves_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(file_names.os, "fsync", fsync)
+    batch = [stored(n, f"{n}.png") for n in range(1, 9)]
+    assert sink(tmp_path).deliver(batch) == 8
+    assert lines(tmp_path) == ids(batch)
+
+
+@pytest.mark.parametrize("call", ["fsync", "open"])
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EIO])
+def test_trouble_with_folder_or_log_is_never_blamed_on_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """A dead letter would be wrong twice: the file is written, and the next result has the same trouble."""
+    agent, batch = sink(tmp_path), [stored(n, f"{n}.png") for n in range(1, 3)]
+    real = getattr(os, call)
+
+    def trouble(what: Any, *rest: Any) -> Any:
+        path = what if call == "open" else str(Path(f"/proc/self/fd/{what}").readlink())
+        if str(path).endswith(".jsonl"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(what, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_names.os, call, trouble)
+        with pytest.raises(RetryError):
+            agent.deliver(batch)
+    assert agent.deliver(batch) == 2
+    assert list(files(tmp_path).values()) == lines(tmp_path) == ids(batch)
+
+
+def test_a_name_that_fat_does_not_take_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hard links there, and EINVAL for a colon: tried again it would hold up all that follows."""
+    real = Path.rename
+
+    def link(_: object, final: Path) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument", str(final))
+
+    def rename(self: Path, target: Path) -> Path:
+        if ":" in target.name:
+            raise OSError(errno.EINVAL, "Invalid argument", str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(file_names.os, "link", link)
+    monkeypatch.setattr(Path, "rename", rename)
+    agent, batch = sink(tmp_path), [stored(1), stored(2, "B:2.png"), stored(3, "C.png")]
+    assert agent.deliver(batch) == 1
+    with pytest.raises(RejectError, match=r"B:2_2026.*does not take this name"):
+        agent.deliver(batch[1:])
+    assert agent.deliver(batch[2:]) == 1
+
+
 def test_a_results_folder_in_the_way_is_one_line_and_kept(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file where the folder should be")
     with pytest.raises(RetryError, match="check the results folder"):
@@ -313,10 +273,3 @@ def test_a_batch_shares_the_syncs_of_folder_and_log(tmp_path: Path, monkeypatch:
     few = [stored(n, f"{n}.png") for n in range(102, 104)]
     agent.deliver(few)
     assert synced == [*(str(tmp_path / DAY / f".{one.result_id}.tmp") for one in few), *folder_and_log]
-
-
-def test_lines_are_the_results_byte_for_byte(tmp_path: Path) -> None:
-    batch = [stored(n, "Ü\u2028.png", pad=n) for n in range(1, 5)]
-    sink(tmp_path).deliver(batch)
-    assert (tmp_path / f"{DAY}.jsonl").read_bytes() == b"".join(one.body + b"\n" for one in batch)
-    assert msgspec.json.decode(batch[0].body)["created_at"] == CREATED
