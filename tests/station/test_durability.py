@@ -109,7 +109,7 @@ def test_the_retained_status_is_never_an_old_one(tmp_path: Path) -> None:
         station = Station(tmp_path / "station", mqtt={"host": broker.host, "port": broker.port})
         for _ in range(8):
             with station.running(), Listener(broker.port, f"{station.topic}/status") as listener:
-                status = listener.until(lambda all_: working(all_[-1]))[-1]
+                status = listener.until(lambda all_: bool(all_) and working(all_[-1]))[-1]
                 jsonschema.validate(status, schema("status"))
 
 
