@@ -19,7 +19,7 @@ import msgspec
 from agent.bundle.manifest import WeightsOrigin
 from agent.errors import UsageError
 from training import bundle as bundles
-from training import dataset, network
+from training import dataset, weights
 from training.bundle import Made
 from training.checkpoint import CHECKPOINT
 from training.dataset import Dataset
@@ -46,7 +46,7 @@ def open_set(data: Path | None, out: Path, recipe: Recipe, tell: Tell, workers: 
 
 def check_start(out: Path, recipe: Recipe, *, resume: bool) -> None:
     """What can be known to fail is said before the first frame is read. Raises UsageError."""
-    network.origin(recipe.model)
+    weights.origin(recipe.model)
     if not resume and (out / RUN / CHECKPOINT).exists():
         raise UsageError(f"{out / RUN}: holds a training; --resume goes on with it, or remove the folder")
 
@@ -54,10 +54,12 @@ def check_start(out: Path, recipe: Recipe, *, resume: bool) -> None:
 def train(data: Dataset, out: Path, recipe: Recipe, tell: Tell, *, resume: bool = False) -> None:
     """Fit the recipe; leaves the model in `out`/run."""
     run = out / RUN
-    weights = network.origin(recipe.model)
+    before = weights.origin(recipe.model)
     fit(data.split("train"), data.split("val"), recipe, run, data_digest=data.index.digest, resume=resume, tell=tell)
     (run / _RECIPE).write_bytes(msgspec.json.format(msgspec.json.encode(recipe), indent=1))
-    (run / _WEIGHTS).write_bytes(msgspec.json.encode(weights))
+    # What Keras downloads is there, and has a digest, only now.
+    known = weights.origin(recipe.model) if recipe.model.weights == "imagenet" else before
+    (run / _WEIGHTS).write_bytes(msgspec.json.encode(known))
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def trained(out: Path) -> Trained:
     run = out / RUN
     try:
         recipe = msgspec.json.decode((run / _RECIPE).read_bytes(), type=Recipe)
-        weights = msgspec.json.decode((run / _WEIGHTS).read_bytes(), type=WeightsOrigin)
+        start = msgspec.json.decode((run / _WEIGHTS).read_bytes(), type=WeightsOrigin)
         history = msgspec.json.decode((run / FACTS).read_bytes())
         if not (run / MODEL).is_file():
             raise FileNotFoundError(run / MODEL)
@@ -86,7 +88,7 @@ def trained(out: Path) -> Trained:
         raise UsageError(f"{run}: {error}; train again") from None
     import keras
 
-    return Trained(keras.models.load_model(run / MODEL), recipe, weights, history)
+    return Trained(keras.models.load_model(run / MODEL), recipe, start, history)
 
 
 def export(data: Dataset, out: Path) -> list[Path]:

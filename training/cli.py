@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from agent.errors import UsageError, WeldwatchError
+from training import needs
 from training.parser import parser
 from training.recipe import DEFAULT, Recipe, load_recipe
 
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(arguments)
     try:
+        needs.check(options)
         return COMMANDS[options.command](options)
     except UsageError as error:
         return _say(error, 2)
@@ -47,8 +49,8 @@ def _recipe(options: argparse.Namespace) -> Recipe:
         data["split"] = options.split
     replace = msgspec.structs.replace
     recipe = replace(recipe, data=replace(recipe.data, **data))
-    if given.get("weights"):
-        recipe = replace(recipe, model=replace(recipe.model, weights=given["weights"]))
+    model = {key: given[key] for key in ("weights", "weights_origin", "weights_licence") if given.get(key)}
+    recipe = replace(recipe, model=replace(recipe.model, **model))
     if given.get("epochs") is not None:
         recipe = replace(recipe, train=replace(recipe.train, epochs=given["epochs"]))
     return recipe if options.seed is None else replace(recipe, seed=options.seed)

@@ -11,34 +11,15 @@ logits are float32 whatever the precision inside. Logit 0 is no defect, logit 1 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.bundle.manifest import WeightsOrigin
 from agent.errors import UsageError
 from training.recipe import Model as ModelRecipe
 
 BACKBONE, EMBEDDING, LOGITS = "backbone", "embedding", "logits"
 _CHANNELS = 3
-
-
-@dataclass(frozen=True)
-class _Known:
-    """Weights files that Keras's own look-up knows, by the start of their names."""
-
-    start: str
-    origin: str
-    licence: str
-
-
-_KNOWN = (
-    _Known("mobilenet_v2_weights_tf_dim_ordering", "Keras applications (MobileNet V2, ImageNet)", "Apache-2.0"),
-    _Known("weights_mobilenet_v3_small", "Keras applications (MobileNet V3 small, ImageNet)", "Apache-2.0"),
-    _Known("mobilenet_", "TF-slim checkpoint as published by Keras applications (ImageNet)", "Apache-2.0"),
-)
 
 
 def build(recipe: ModelRecipe, *, size: tuple[int, int] = (128, 128)) -> Any:
@@ -73,30 +54,6 @@ def _mirror(maps: Any) -> Any:
     return keras.ops.take(maps, list(range(maps.shape[2] - 1, -1, -1)), axis=2)
 
 
-def origin(recipe: ModelRecipe) -> WeightsOrigin:
-    """Where the weights come from, for the manifest. The recipe's own words win over what a file's name tells.
-
-    Raises UsageError for a file of unknown origin that the recipe says nothing of: a bundle must name it.
-    """
-    if recipe.weights == "random":
-        return WeightsOrigin(name="random", origin="random initialisation", licence="none")
-    if recipe.weights == "imagenet":
-        name = f"{recipe.backbone} alpha {recipe.alpha:g}"
-        told = recipe.weights_origin or "Keras applications (ImageNet)"
-        return WeightsOrigin(name=name, origin=told, licence=recipe.weights_licence or "Apache-2.0")
-    path = Path(recipe.weights)
-    known = next((one for one in _KNOWN if path.name.startswith(one.start)), None)
-    source = recipe.weights_origin or (known.origin if known else None)
-    licence = recipe.weights_licence or (known.licence if known else None)
-    if not source or not licence:
-        raise UsageError(f"{path}: of unknown origin; say model.weights_origin and model.weights_licence in the recipe")
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UsageError(f"weights {path}: {error.strerror}; give the path of a Keras .h5 file without top") from None
-    return WeightsOrigin(name=path.name, origin=source, licence=licence, sha256=found)
-
-
 def _backbone(recipe: ModelRecipe, shape: tuple[int, int, int]) -> Any:
     import keras
 
@@ -129,6 +86,6 @@ def _backbone(recipe: ModelRecipe, shape: tuple[int, int, int]) -> Any:
         if weights not in (None, "imagenet"):
             raise UsageError(f"weights {weights}: not a Keras .h5 file of weights") from None
         raise UsageError(
-            f"ImageNet weights of {wanted} cannot be reached; give a file with --weights PATH, or copy it to "
-            "~/.keras/models"
+            f"ImageNet weights of {wanted} cannot be reached; give a Keras .h5 file without top with --weights PATH, "
+            "or --weights random (for trying only: it learns little)"
         ) from None

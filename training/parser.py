@@ -103,6 +103,8 @@ def _quotas(one: argparse.ArgumentParser) -> None:
 
 def _fitting(one: argparse.ArgumentParser) -> None:
     one.add_argument("--weights", metavar="PATH", help="start from this file, or: imagenet, random")
+    one.add_argument("--weights-origin", metavar="TEXT", help="where a file comes from, for the bundle's manifest")
+    one.add_argument("--weights-licence", metavar="TEXT", help="and its licence; both, where its digest is not known")
     one.add_argument("--epochs", type=_natural, help="of fine-tuning, at most")
     one.add_argument("--resume", action="store_true", help="go on with the training that OUT holds")
 

@@ -47,7 +47,7 @@ class Model(_Section, frozen=True, kw_only=True):
     backbone: Literal["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"] = "mobilenet_v1"
     alpha: Annotated[float, Meta(gt=0, le=2)] = 0.5
     weights: str = "imagenet"  #: "imagenet" (Keras finds or downloads them), "random", or a file's path
-    weights_origin: str | None = None
+    weights_origin: str | None = None  #: in words, for a file that is not known by its digest
     weights_licence: str | None = None
     tone: Annotated[float, Meta(gt=0, le=2)] = 1.0  #: fixed exponent on gray levels; below 1 lifts the dark frames
     mirrored: bool = False  #: look at the frame and its mirror image; twice the work of one
@@ -160,4 +160,6 @@ def digest(recipe: Recipe) -> str:
     """
     plain = as_data(recipe)
     chosen = {key: plain[key] for key in ("seed", "data", "model", "train")}
+    for words in ("weights_origin", "weights_licence"):
+        del chosen["model"][words]
     return hashlib.sha256(msgspec.json.encode(chosen)).hexdigest()

@@ -27,6 +27,9 @@ from training import dataset, evaluate
 from training.cli import main
 from training.recipe import Recipe
 
+#: What a person says of weights that no digest tells of.
+OWN = ("--weights-origin", "made here", "--weights-licence", "CC0-1.0")
+
 pytestmark = [
     # tf2onnx, Keras and TensorFlow speak of their own future; each filter names who.
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorflow"),
@@ -193,8 +196,8 @@ def test_rates_count_what_the_station_would_decide(defects, threshold: float, re
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--weights", "/nowhere/mobilenet_2_5_128_tf_no_top.h5"], "No such file"),
-        (["--weights", "/etc/hostname"], "of unknown origin"),
+        (["--weights", "/nowhere/mobilenet_2_5_128_tf_no_top.h5"], "no such file"),
+        (["--weights", "/etc/hostname"], "add --weights-origin TEXT --weights-licence TEXT"),
         (["--recipe", "/nowhere/recipe.yaml"], "give a YAML file, or one of: aluminium, demo, steel304"),
     ],
 )
@@ -210,14 +213,14 @@ def test_weights_that_do_not_fit_are_one_line(chain: Chain, recipe_file: Path, f
     wrong = tmp_path / "mobilenet_5_0_128_tf_no_top.weights.h5"
     other = keras.applications.MobileNet(input_shape=(128, 128, 3), alpha=0.5, include_top=False, weights=None)
     other.save_weights(wrong)
-    arguments = ["train", "--recipe", recipe_file, "--data", chain.out / "prepared", "--out", tmp_path / "out"]
+    arguments = ["train", "--recipe", recipe_file, "--data", chain.out / "prepared", "--out", tmp_path / "out", *OWN]
     assert "do not fit mobilenet_v1 alpha 0.25" in fails(*arguments, "--weights", wrong)
 
 
 def test_a_file_that_is_no_weights_is_one_line(chain: Chain, recipe_file: Path, fails, tmp_path: Path) -> None:
     wrong = tmp_path / "mobilenet_2_5_128_tf_no_top.h5"
     wrong.write_bytes(b"not HDF5")
-    arguments = ["train", "--recipe", recipe_file, "--data", chain.out / "prepared", "--out", tmp_path / "out"]
+    arguments = ["train", "--recipe", recipe_file, "--data", chain.out / "prepared", "--out", tmp_path / "out", *OWN]
     assert "not a Keras .h5 file" in fails(*arguments, "--weights", wrong)
 
 
@@ -230,4 +233,5 @@ def test_weights_out_of_reach_are_one_line(chain: Chain, recipe_file: Path, fail
     monkeypatch.setattr(file_utils, "get_file", away)
     arguments = ["train", "--recipe", recipe_file, "--data", chain.out / "prepared", "--out", tmp_path / "out"]
     said = fails(*arguments, "--weights", "imagenet")
-    assert "cannot be reached; give a file with --weights PATH" in said
+    assert "cannot be reached; give a Keras .h5 file without top with --weights PATH" in said
+    assert "--weights random" in said

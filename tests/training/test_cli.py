@@ -32,6 +32,31 @@ def test_synthesize_and_prepare_run_without_tensorflow(tmp_path: Path, capsys: p
     assert "tensorflow" not in sys.modules or "training.fit" in sys.modules
 
 
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (["train", "--data", "{raw}", "--out", "{out}"], "tensorflow"),
+        (["all", "--data", "{raw}", "--out", "{out}"], "tf2onnx"),
+        (["export", "--out", "{out}"], "keras"),
+        (["bundle", "--out", "{out}"], "matplotlib"),
+        (["evaluate", "--data", "{raw}", "--folds", "3"], "sklearn"),
+        (["evaluate", "--data", "{raw}", "--bundle", "b.pipeline", "--out", "{out}"], "matplotlib"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else value,
+)
+def test_a_missing_library_is_said_before_any_work(command, missing: str, raw: Path, tmp_path: Path) -> None:
+    code = "import sys\nsys.modules[sys.argv[1]] = None\nfrom training.cli import main\nsys.exit(main(sys.argv[2:]))"
+    out = tmp_path / "out"
+    arguments = [part.format(raw=raw, out=out) for part in command]
+    done = subprocess.run([sys.executable, "-c", code, missing, *arguments], capture_output=True, text=True)
+    said = done.stderr.splitlines()
+    assert (done.returncode, len(said), done.stdout) == (2, 1, "")
+    assert said[0].startswith(f"weldwatch-train: {command[0]} needs ")
+    assert missing in said[0]
+    assert said[0].endswith("make training, or pip install 'weldwatch[training]'")
+    assert not out.exists()
+
+
 def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--data", "x"]) == 2
     assert "either --bundle FILE" in capsys.readouterr().err
@@ -77,4 +102,5 @@ def test_the_digest_holds_what_decides_the_weights_and_nothing_else(tmp_path: Pa
         return digest(load_recipe(tmp_path / "r.yaml"))
 
     assert of("") == of("decision: {escape_rate: 0.1}")
+    assert of("") == of("model: {weights_origin: elsewhere}")
     assert len({of(""), of("seed: 1"), of("train: {epochs: 3}"), of("model: {alpha: 1.0}")}) == 4
