@@ -16,6 +16,7 @@ from paho.mqtt.client import Client, MQTTv5
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.clock import SystemClock
+from agent.delivery.mqtt.connection import Connection, Sent
 from agent.delivery.mqtt.settings import client_id_for
 from agent.ledger import Ledger
 from tests.support.mosquitto import Listener, Mosquitto
@@ -87,6 +88,37 @@ def test_the_brokers_own_window_is_honoured(tmp_path: Path, station: Start) -> N
         one.commit(*range(100))
         assert one.shipper.wait_drained(20)
         assert in_order(listener.until(lambda heard: len(heard) >= 100), 100)
+
+
+@pytest.mark.parametrize(("broker_takes", "window"), [(65_535, 20), (22, 20), (21, 19), (3, 1), (2, 1), (1, 1)])
+def test_the_window_leaves_room_for_status_and_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: Start, broker_takes: int, window: int
+) -> None:
+    """They are QoS 1 as well, and a broker may cut off who has more on the way than it takes (MQTT 5.0, 3.3.4)."""
+    publish, wait = Connection.publish, Sent.wait
+    flying: list[Sent] = []
+    most = 0
+
+    def counted(self: Connection, topic: str, *arguments: Any, **options: Any) -> Sent:
+        nonlocal most
+        sent = publish(self, topic, *arguments, **options)
+        if topic.endswith("/result"):
+            flying.append(sent)
+            most = max(most, len(flying))
+        return sent
+
+    def waited(self: Sent, timeout: float) -> bool:
+        if self in flying:
+            flying.remove(self)
+        return wait(self, timeout)
+
+    monkeypatch.setattr(Connection, "publish", counted)
+    monkeypatch.setattr(Sent, "wait", waited)
+    with Mosquitto(tmp_path / "narrow", lines=[f"max_inflight_messages {broker_takes}"]) as broker:
+        one = station(broker.port)
+        one.commit(*range(100))
+        assert one.shipper.wait_drained(20)
+    assert most == window
 
 
 # --- brokers that come and go ---

@@ -29,6 +29,7 @@ from agent.ports import Pace, Stored
 
 _LOG = log("mqtt")
 _WINDOW = 20
+_SPARED = 2  #: of what the broker takes at a time: status and health are QoS 1, too
 _STRIKES = 5
 _STRIKE_WITHIN_S = 2.0  #: a connection that ends so soon after a result was sent may have ended because of it …
 _QUIET_S = 2.0  #: … if it had lasted so long before
@@ -101,7 +102,7 @@ class MqttSink:
         return accepted
 
     def _fill(self, connection: Connection, batch: Sequence[Stored], accepted: int, flying: deque[Sent]) -> None:
-        window = 1 if self._alone else min(_WINDOW, connection.receive_max)
+        window = 1 if self._alone else min(_WINDOW, max(1, connection.receive_max - _SPARED))
         while len(flying) < window and (index := accepted + len(flying)) < len(batch):
             body = batch[index].body
             if len(body) + len(self._topic) + _HEAD > connection.max_packet:
