@@ -8,7 +8,7 @@ Invariants
   when the folder is another one than before (mounted again).
 - A file is offered once a process, and never when the ledger has its key; it is forgotten there only when two clean
   scans of the same folder, an hour apart, did not meet it. A folder that is away or empty forgets nothing.
-- A file that waits (growing, unreadable) holds up no other. What cannot be inspected is offered as a problem.
+- A file that waits (growing, unreadable) holds up no other, nor does a fault: what was taken in hand is put back. What cannot be inspected is offered as a problem.
 - Memory: two numbers a present file, and at most ``WINDOW`` files in waiting; nothing decoded is kept.
 
 Counters on health: files_offered, files_unreadable (offered as a problem), files_incomplete (looked at again),
@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
@@ -30,6 +31,7 @@ from zoneinfo import ZoneInfo
 
 from agent.clock import Clock
 from agent.config import FolderConfig
+from agent.errors import RetryError
 from agent.frame import Frame, readable_name
 from agent.health import Health
 from agent.logs import log
@@ -50,6 +52,7 @@ SLICE = 32  #: files read between two looks at the events
 BATCH = 500  #: keys asked of the ledger at once
 WINDOW = 20_000  #: files in waiting; more stay where they are until there is room
 STOP_S = 0.2  #: how long a wait may keep ``stop`` waiting
+PAUSE_S = 1.0  #: between tries while the ledger cannot answer
 MISSING_S = 1.0  #: how often a missing folder is looked for
 SCAN_SHARE = 10  #: a scan may take a tenth of the time, however many files lie there
 
@@ -81,6 +84,7 @@ class FolderSource:
         self._presence = Presence(config.name, seen, clock, may_be_empty=not self._disposal.keeps)
         self._state, self._offered = "starting", 0
         self._next_scan, self._soonest_scan, self._more, self._restored = 0.0, 0.0, False, False
+        self._paused = False
 
     def state(self) -> dict[str, Any]:
         """Name, type, path, ``state``: starting, watching, polling, missing, unreadable or stopped."""
@@ -100,6 +104,7 @@ class FolderSource:
     def run(self, offer: Offer, stop: threading.Event, *, once: bool = False) -> None:
         """Offer what is there and, unless ``once``, what arrives, until ``stop``."""
         self._disposal.remember_intents()
+        self._next_scan = 0.0  # also where a fault ended an earlier run: what it had heard of is met again
         try:
             self._run(offer, stop, once)
         finally:
@@ -108,14 +113,25 @@ class FolderSource:
 
     def _run(self, offer: Offer, stop: threading.Event, once: bool) -> None:
         while not stop.is_set():
-            if self._clock.monotonic() >= self._next_scan:
-                self._scan(once)
-            self._look_at(self._settling.due(self._clock.monotonic()))
-            if not self._hand_over(offer, stop):
-                return
-            if once and not len(self._settling) and not self._more:
-                return
-            self._wait(stop, once)
+            try:
+                if self._clock.monotonic() >= self._next_scan:
+                    self._scan(once)
+                self._look_at(self._settling.due(self._clock.monotonic()))
+                if not self._hand_over(offer, stop):
+                    return
+                if once and not len(self._settling) and not self._more:
+                    return
+                self._paused = False
+                self._wait(stop, once)
+            except RetryError as error:  # the ledger cannot say what it has; without it nothing may be offered
+                self._pause(error, stop)
+
+    def _pause(self, error: RetryError, stop: threading.Event) -> None:
+        if not self._paused:
+            _log.warning("source %s: waiting, images stay where they are: %s", self.name, error)
+        self._paused = True
+        stop.wait(PAUSE_S)
+        self._next_scan = 0.0  # what was met or heard of meanwhile is met again
 
     def _wait(self, stop: threading.Event, once: bool) -> None:
         """Sleep until a file is due, a scan is, or something is heard."""
@@ -238,12 +254,18 @@ class FolderSource:
         taken: list[Taken] = []
         while len(taken) < SLICE and (one := self._settling.take()) is not None:
             taken.append(one)
-        unseen = self._unseen(taken)
-        for one in taken:
-            if one.path not in unseen:
-                self._settling.forget(one.path)
-            elif stop.is_set() or not self._one(one, offer):
-                return False
+        waiting = deque(taken)
+        try:
+            unseen = self._unseen(taken)
+            while waiting:
+                if waiting[0].path not in unseen:
+                    self._settling.forget(waiting[0].path)
+                elif stop.is_set() or not self._one(waiting[0], offer):
+                    return False
+                waiting.popleft()
+        finally:  # after a fault, or where the agent wants no more
+            for one in waiting:
+                self._settling.put_back(one.path, self._clock.monotonic())
         if self._more and len(self._settling) < WINDOW // 2:
             self._next_scan = 0.0  # there is room again for those that had to wait outside
         return True

@@ -156,8 +156,13 @@ class Settling:
         return True
 
     def put_back(self, path: bytes, now: float) -> None:
-        """A taken file could not be dealt with for a reason that is not its own: it is ready again shortly."""
-        candidate = self._candidates[path]
+        """A taken file could not be dealt with for a reason that is not its own: it is ready again shortly.
+
+        One that was dealt with meanwhile is let be.
+        """
+        candidate = self._candidates.get(path)
+        if candidate is None:
+            return
         candidate.tried, candidate.due = False, now + LOOK_AGAIN_S
         heapq.heappush(self._waiting, (candidate.due, path))
 
