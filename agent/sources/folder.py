@@ -8,7 +8,8 @@ Invariants
   when the folder is another one than before (mounted again).
 - A file is offered once a process, and never when the ledger has its key; it is forgotten there only when two clean
   scans of the same folder, an hour apart, did not meet it. A folder that is away or empty forgets nothing.
-- A file that waits (growing, unreadable) holds up no other, nor does a fault: what was taken in hand is put back. What cannot be inspected is offered as a problem.
+- A file that waits (growing, unreadable) holds up no other. What cannot be inspected is offered as a problem. After a
+  fault what was taken in hand is put back.
 - Memory: two numbers a present file, and at most ``WINDOW`` files in waiting; nothing decoded is kept.
 
 Counters on health: files_offered, files_unreadable (offered as a problem), files_incomplete (looked at again),

@@ -106,7 +106,10 @@ class Names:
             return sidecar.taken_at, "sidecar"
         if exif is not None and exif.year >= 2000:  # a camera whose clock was never set says 1970 or 1980
             aware = exif if exif.tzinfo else exif.replace(tzinfo=self._zone)
-            return aware.astimezone(timezone.utc), "exif"
+            try:
+                return aware.astimezone(timezone.utc), "exif"
+            except (OverflowError, ValueError):
+                pass  # a time at the edge of the calendar is nonsense, which is unknown
         if named.taken_at is not None:
             return named.taken_at, "name"
         try:

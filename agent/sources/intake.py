@@ -3,6 +3,7 @@
 Invariants
 - The bytes that were hashed are the bytes that were decoded, and the file did not change while they were read.
 - Every outcome is one of: a frame (with a picture or a problem), changed, gone, or not a file. Nothing is swallowed.
+- A fault of ours with one file is that file's problem, logged whole; it ends neither the source nor its other files.
 - Memory is bounded by ``MAX_BYTES`` and the decoder's own limit on pixels.
 """
 
@@ -19,14 +20,19 @@ from agent.errors import ImageError, TruncatedImageError
 from agent.frame import FileKey, Frame, readable_name
 from agent.health import Health
 from agent.image import Picture, decode
+from agent.logs import log
 from agent.sources import files
 from agent.sources.identity import MAX_SIDECAR, Named, Names, Sidecar, SidecarError, merged, sidecar_names
 from agent.sources.settling import Signature
 
 MAX_BYTES = 256 * 1024 * 1024  #: of one encoded image
+MAX_DETAIL = 300  #: characters of what is told of a fault
 
 #: The machine's trouble, not the file's: never the reason for a verdict.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+_log = log("sources")
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,21 @@ class Intake:
         return FileKey(self.source, path, *signature).digest()
 
     def read(self, path: bytes, signature: Signature) -> Outcome:
-        """Take in the file that was seen with ``signature``."""
+        """Take in the file that was seen with ``signature``. ``OSError`` where the machine lacks the means to."""
+        try:
+            return self._opened(path, signature)
+        except OSError:
+            raise
+        except MemoryError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from None
+        except Exception as error:  # noqa: BLE001  # a fault of ours: logged whole, and the file gets its result
+            name = readable_name(path)
+            _log.exception("source %s: inspection_failed: %s: %s; please report it", self.source, name, error)
+            detail = " ".join(f"{type(error).__name__}: {error}".split())
+            problem = ImageError("inspection_failed", detail[:MAX_DETAIL])
+            return Read(self._frame(path, signature, Named(), None, problem, None))
+
+    def _opened(self, path: bytes, signature: Signature) -> Outcome:
         folder, name = files.split(path)
         try:
             with files.folder_fd(self.root, folder) as at:

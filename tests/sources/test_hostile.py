@@ -10,6 +10,7 @@ from datetime import timezone
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from agent.clock import SystemClock
 from agent.health import Health
@@ -219,6 +220,48 @@ def test_a_file_that_vanishes_while_it_waits_is_no_error(bench, png):
     running.until(lambda: running.source.state()["waiting"] == 0)
     assert running.names() == ["stays.png"]
     assert not running.health.problems()
+
+
+def test_a_fault_of_ours_with_one_file_is_that_files_result(bench, png, encode, monkeypatch, caplog):
+    odd, really = encode(level=7), intake.decode
+
+    def decode(data):
+        if data == odd:
+            raise RuntimeError("what nobody\nthought of")
+        return really(data)
+
+    monkeypatch.setattr(intake, "decode", decode)
+    aged(bench.captures / "a.png", odd)
+    aged(bench.captures / "b.png", png)
+    failed, good = sorted(bench.once().frames, key=lambda frame: frame.name)
+    assert (failed.problem.code, good.problem) == ("inspection_failed", None)
+    assert failed.problem.detail == "RuntimeError: what nobody thought of"
+    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "inspection_failed: a.png" in record.getMessage()
+    assert record.exc_info is not None
+
+
+def test_without_memory_the_file_waits(bench, png, monkeypatch):
+    really, left = intake.files.read_exactly, [1, 1]
+
+    def short(fd, size):
+        if left:
+            left.pop()
+            raise MemoryError
+        return really(fd, size)
+
+    monkeypatch.setattr(intake.files, "read_exactly", short)
+    aged(bench.captures / "a.png", png)
+    (frame,) = bench.start(incomplete_s=0.1).until_frames(1)
+    assert frame.problem is None
+
+
+def test_an_exif_time_without_a_place_in_the_calendar_costs_no_frame(bench, encode):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0x9003: "9999:12:31 23:59:59", 0x9011: "-12:00"})
+    aged(bench.captures / "a.jpg", encode("JPEG", exif=exif))
+    (frame,) = bench.once().frames
+    assert (frame.problem, frame.captured_from) == (None, "mtime")
 
 
 def test_bad_sidecars_cost_the_ids_and_not_the_frame(bench, png, caplog):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -109,6 +109,14 @@ def test_the_order_of_what_says_when_it_was_taken():
     assert names.captured_at(datetime(1980, 1, 1), bare, None, mtime, NOW)[1] == "mtime"
     assert names.captured_at(None, bare, None, mtime, NOW) == (utc(2026, 11, 22, 10, 22, 5, 123456), "mtime")
     assert names.captured_at(None, bare, None, 2**63 * 1000, NOW) == (NOW, "mtime")
+
+
+@pytest.mark.parametrize("zone", [timezone(-timedelta(hours=12)), None])
+def test_an_exif_time_at_the_edge_of_the_calendar_is_unknown(zone):
+    edge = datetime(9999, 12, 31, 23, 59, 59, tzinfo=zone)
+    names = Names(None, ZoneInfo("America/New_York"))
+    assert names.captured_at(edge, names.read(b"20261122-102205.png"), None, 0, NOW)[1] == "name"
+    assert names.captured_at(edge, names.read(b"a.png"), None, 0, NOW) == (utc(1970, 1, 1), "mtime")
 
 
 def test_a_sidecar_completes_the_name():
