@@ -119,7 +119,7 @@ class Shipper:
 
     def _bury(self, stored: Stored, reason: str) -> None:
         self._ledger.bury(self._sink.name, stored, reason)
-        self._health.count(f"{self._sink.name}_rejected")
+        self._health.count(f"{self._sink.name}_dead_letters")
         _LOG.error(
             "%s refuses result %s (sequence %d, %s): %s; kept as a dead letter, see `weldwatch outbox status`",
             self._sink.name, stored.result_id, stored.sequence, stored.image_name, reason,

@@ -75,7 +75,7 @@ def test_an_oversized_result_is_a_dead_letter_and_the_rest_goes_on(tmp_path: Pat
         listener.until(lambda heard: list(dict.fromkeys(sequences(heard))) == [1, 2, 4, 5])
         (letter,) = one.ledger.dead("mqtt")
         assert letter.sequence == 3
-        assert one.health.counters()["mqtt_rejected"] == 1
+        assert one.health.counters()["mqtt_dead_letters"] == 1
 
 
 def test_a_result_that_breaks_every_connection_is_given_up_and_no_other(broker: Mosquitto, station: Start) -> None:
