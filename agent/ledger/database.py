@@ -71,7 +71,7 @@ def connect(path: Path, cap_bytes: int | None = None) -> sqlite3.Connection:
             connection.execute(f"PRAGMA max_page_count = {max(1, cap_bytes // page)}")
     except BaseException as error:
         connection.close()
-        if isinstance(error, sqlite3.OperationalError) and not is_full(error):
+        if isinstance(error, sqlite3.OperationalError) and not may_be_full(error):
             raise UsageError(f"{path}: the ledger cannot be opened ({error}); check owner and mount") from None
         if isinstance(error, sqlite3.Error):
             raise translate(error, path) from error
@@ -171,6 +171,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def is_full(error: sqlite3.Error) -> bool:
     """Python 3.10 has no error codes on the exception; the text is SQLite's own and stable."""
     return "disk is full" in str(error)
+
+
+def may_be_full(error: sqlite3.Error) -> bool:
+    """Opening needs space for the shared memory of the WAL, and SQLite calls the lack of it an I/O error."""
+    return is_full(error) or "disk I/O error" in str(error)
 
 
 def translate(error: sqlite3.Error, path: Path) -> WeldwatchError:

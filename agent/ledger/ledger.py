@@ -170,21 +170,27 @@ class Ledger:
     # --- sinks ---
 
     def register(self, sinks: Sequence[str]) -> None:
-        """These sinks are configured, and only these hold back pruning. A new one starts at the oldest result kept."""
+        """These sinks are configured, and only these hold back pruning. A new one starts at the oldest result kept.
+
+        Part of every start, so it takes the reserve on a full disk: what was judged before must be delivered.
+        """
         with self._access.lock:
-            with self._access.writing() as connection:
-                first = _edge(connection, "min")
-                before = self.last_sequence if first is None else first - 1
-                # A sink that was away from the configuration may point at results pruned meanwhile.
-                cursors = {name: max(self._cursors.get(name, 0), before) for name in sinks}
-                connection.execute("UPDATE sinks SET active = 0")
-                for name, at in cursors.items():
-                    connection.execute(
-                        "INSERT INTO sinks VALUES (?1, ?2, 1) ON CONFLICT (name) DO UPDATE SET cursor = ?2, active = 1",
-                        (name, at),
-                    )
+            cursors = self._access.even_when_full(lambda: self._activate(sinks))
             self._cursors.update(cursors)
             self._saved.update(cursors)
+
+    def _activate(self, sinks: Sequence[str]) -> dict[str, int]:
+        with self._access.writing() as connection:
+            first = _edge(connection, "min")
+            before = self.last_sequence if first is None else first - 1
+            # A sink that was away from the configuration may point at results pruned meanwhile.
+            cursors = {name: max(self._cursors.get(name, 0), before) for name in sinks}
+            connection.execute("UPDATE sinks SET active = 0")
+            connection.executemany(
+                "INSERT INTO sinks VALUES (?1, ?2, 1) ON CONFLICT (name) DO UPDATE SET cursor = ?2, active = 1",
+                list(cursors.items()),
+            )
+            return cursors
 
     def cursor(self, sink: str) -> int:
         """The highest sequence that ``sink`` is done with."""
@@ -309,7 +315,10 @@ def _connect(path: Path, cap_bytes: int | None) -> sqlite3.Connection:
         if not reserve.exists():
             raise UsageError(f"{error}; the agent cannot start like this") from None
         reserve.unlink()
+    try:
         return database.connect(path, cap_bytes)
+    except RetryError as error:
+        raise UsageError(f"{error}; the agent cannot start like this") from None
 
 
 def _edge(connection: sqlite3.Connection, which: str) -> int | None:

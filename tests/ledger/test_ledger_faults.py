@@ -61,6 +61,61 @@ def test_a_full_disk_stores_nothing_of_a_commit_and_resumes_without_a_gap(tmp_pa
     ledger.close()
 
 
+class FullDisk(sqlite3.Connection):
+    """SQLite as it answers on a full disk, until the reserve is given up (seen on a tmpfs of 4 MB)."""
+
+    reserve = Path()
+    opening: str | None = None  #: said where the WAL is made or read
+    writing: str | None = None  #: said where the WAL grows
+
+    def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
+        said = self.opening if "journal_mode" in sql else self.writing if sql.startswith("COMMIT") else None
+        if said and self.reserve.exists():
+            raise sqlite3.OperationalError(said)
+        return super().execute(sql, *values)
+
+
+@pytest.mark.parametrize(
+    ("opening", "writing"),
+    [
+        pytest.param(None, "database or disk is full", id="killed, a WAL is left"),
+        pytest.param("disk I/O error", None, id="stopped in order, the WAL has to be made"),
+        pytest.param("database or disk is full", "database or disk is full", id="both"),
+    ],
+)
+def test_on_a_full_disk_it_starts_from_its_reserve(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, opening: str | None, writing: str | None
+) -> None:
+    before = Ledger.open(tmp_path, clock)
+    before.register(["files"])
+    before.commit([an_entry(n) for n in range(3)])
+    before.close()
+    real = sqlite3.connect
+    monkeypatch.setattr(FullDisk, "reserve", tmp_path / "ledger.reserve")
+    monkeypatch.setattr(FullDisk, "opening", opening)
+    monkeypatch.setattr(FullDisk, "writing", writing)
+    monkeypatch.setattr(sqlite3, "connect", lambda *where, **how: real(*where, **how, factory=FullDisk))
+    ledger = Ledger.open(tmp_path, clock)
+    ledger.register(["files", "mqtt"])
+    assert (ledger.depth("files"), ledger.depth("mqtt")) == (3, 3)
+    assert [one.sequence for one in ledger.after(0)] == [1, 2, 3], "what was judged before can be delivered"
+    ledger.close()
+
+
+@pytest.mark.parametrize("said", ["disk I/O error", "database or disk is full"])
+def test_a_disk_that_stays_in_trouble_is_one_line(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    Ledger.open(tmp_path, clock).close()
+    real = sqlite3.connect
+    monkeypatch.setattr(FullDisk, "reserve", tmp_path)
+    monkeypatch.setattr(FullDisk, "opening", said)
+    monkeypatch.setattr(sqlite3, "connect", lambda *where, **how: real(*where, **how, factory=FullDisk))
+    for _ in range(2):  # with the reserve, and without one
+        with pytest.raises(UsageError, match=r"ledger\.sqlite3: .*the agent cannot start like this"):
+            Ledger.open(tmp_path, clock)
+
+
 def test_a_damaged_ledger_is_set_aside_and_work_goes_on(
     tmp_path: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
