@@ -6,6 +6,11 @@ Invariants
 - No scaling depends on the data: 16-bit gray maps 0…65535 to 0…255 by ``round(v / 257)``, whatever the picture shows.
 - A picture that does not decode to its last line is never handed on, nor one whose file is not closed the way its
   format closes it (PNG: checksums and IEND; JPEG: end of image): decoders fill in what is missing, and say nothing.
+- A JPEG with a hole of zeros (a block that a transfer lost) is refused where zeros cannot be a picture, which their
+  Huffman tables tell; the standard tables, which cameras use, do. With tables made for a picture, as
+  progressive ones have, zeros may be a flat part of it: such a hole is not told from one.
+- The other formats have no end: a file that ends in zeros may be preallocated or simply black there, so the picture is
+  marked ``maybe_preallocated`` and whoever knows the file's age decides. Less than ``_ZERO_TAIL`` is not noticed.
 """
 
 from __future__ import annotations
@@ -62,6 +67,9 @@ _DAMAGED = (
 #: Anything but a stuffed byte, a restart or a fill byte, none of which ends entropy-coded data.
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
+_HOLE = bytes(512)  #: zeros in a JPEG's entropy-coded data: a sector that was never written
+_ZERO_TAIL = bytes(4096)  #: zeros at the end of a file: a page that was never written
+
 _EXIF_DATETIME_ORIGINAL, _EXIF_SUBSEC_ORIGINAL, _EXIF_OFFSET_ORIGINAL = 0x9003, 0x9291, 0x9011
 _EXIF_IFD = 0x8769
 
@@ -74,6 +82,7 @@ class Picture:
     width: int  #: pixels, upright
     height: int
     taken_at: datetime | None = None  #: EXIF DateTimeOriginal; naive where the camera gave no zone
+    maybe_preallocated: bool = False  #: the file ends in zeros: black, or not written to its end yet
 
     @classmethod
     def from_array(cls, array: np.ndarray) -> Picture:
@@ -114,7 +123,9 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
         taken_at = _taken_at(exif) if exif else None
         upright = ImageOps.exif_transpose(image) if exif else image
         plain = _to_8_bit(upright)
-        return Picture(plain, plain.width, plain.height, taken_at)
+        closed = image.format in ("PNG", "JPEG", "MPO")
+        zeros = not closed and data.endswith(_ZERO_TAIL)
+        return Picture(plain, plain.width, plain.height, taken_at, maybe_preallocated=zeros)
 
 
 def _check_whole(data: bytes, form: str | None) -> None:
@@ -145,7 +156,8 @@ def _check_png(data: memoryview) -> None:
 
 def _check_jpeg(data: bytes) -> None:
     """Walk the markers up to the end of image (ITU-T T.81, annex B)."""
-    at = 2
+    at, holed = 2, _HOLE in data
+    zeros: dict[int, int] = {}
     while True:
         marker = _JPEG_MARKER.search(data, at)
         if marker is None:
@@ -156,8 +168,41 @@ def _check_jpeg(data: bytes) -> None:
             return
         if code == 0xD8:  # a thumbnail lies within a segment, which is passed over: here another picture begins
             raise TruncatedImageError("unreadable_image", "the JPEG is cut, and another one begins within it")
-        if code != 0x01:  # all others have a length; entropy-coded data follows the SOS segment
-            at += int.from_bytes(data[at : at + 2], "big")
+        if code == 0x01:  # all others have a length; entropy-coded data follows the SOS segment
+            continue
+        segment = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
+        at += 2 + len(segment)
+        if holed and code == 0xC4:
+            zeros.update(_meaning_of_zeros(segment))
+        elif holed and code == 0xDA and _zeros_are_no_picture(segment, zeros):
+            end = _JPEG_MARKER.search(data, at)
+            if data.find(_HOLE, at, end.start() if end else len(data)) >= 0:
+                raise TruncatedImageError("unreadable_image", "the JPEG has a hole: a block of zeros within its data")
+
+
+def _meaning_of_zeros(segment: bytes) -> dict[int, int]:
+    """AC table to the symbol that zero bits stand for, its first, of a DHT segment (T.81, B.2.4.2 and annex C)."""
+    found, at = {}, 0
+    while at + 17 < len(segment):
+        kind, symbols = segment[at] >> 4, sum(segment[at + 1 : at + 17])
+        if kind == 1 and symbols:
+            found[segment[at] % 16] = segment[at + 17]
+        at += 17 + symbols
+    return found
+
+
+def _zeros_are_no_picture(scan: bytes, zeros: dict[int, int]) -> bool:
+    """Whether a long run of zeros in this scan would be the same coefficient over and over (T.81, B.2.3 and F.1.2.2).
+
+    A symbol without a size (its low four bits) ends a block or a band: zeros are then a flat part. In scans that carry
+    no AC coefficients, or refine them, they are bits of the picture.
+    """
+    count = scan[0] if scan else 0
+    if len(scan) < 4 + 2 * count:
+        return False
+    last, refines = scan[2 + 2 * count], scan[3 + 2 * count] >> 4
+    tables = [scan[2 + 2 * index] % 16 for index in range(count)]
+    return last > 0 and not refines and any(zeros.get(table, 0) % 16 for table in tables)
 
 
 def _to_8_bit(image: PilImage) -> PilImage:

@@ -195,6 +195,51 @@ def test_a_file_that_lacks_its_last_byte_or_is_still_zeros_is_never_a_picture(na
             decode(data[:keep])
 
 
+NOISE = np.random.default_rng(20261122).integers(0, 255, (400, 600, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"restart_marker_rows": 1}, {"subsampling": 0, "quality": 95}, {"optimize": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("length", [512, 16_384])
+def test_a_jpeg_that_lost_a_block_within_is_never_a_picture(options, length):
+    for pixels_ in (NOISE, NOISE[:, :, 0]):
+        data = encode(pixels_, "JPEG", **options)
+        decode(data)
+        at = len(data) // 3
+        with pytest.raises(TruncatedImageError):
+            decode(data[:at] + bytes(length) + data[at + length :])
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}, {"quality": 1}], ids=str)
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_flat_jpeg_is_a_picture_whatever_its_tables(options, level):
+    """With tables made for it a flat picture is nothing but zeros."""
+    for mode in ("L", "RGB"):
+        flat = Image.new(mode, (2000, 1500), level if mode == "L" else (level,) * 3)
+        assert abs(int(pixels(encode(flat, "JPEG", **options)).mean()) - level) <= 2
+
+
+def test_zeros_that_lie_in_a_segment_of_a_jpeg_are_no_hole():
+    data = WHOLE["jpeg"]
+    padded = data[:2] + b"\xff\xe1" + (5002).to_bytes(2, "big") + bytes(5000) + data[2:]
+    assert np.array_equal(pixels(padded), pixels(data))
+
+
+@pytest.mark.parametrize("form", ["BMP", "PPM", "TIFF"])
+def test_a_file_without_an_end_that_is_zeros_there_is_marked(form):
+    """A black bottom and a file of which nothing more has arrived are the same bytes."""
+    assert not decode(encode(NOISE, form)).maybe_preallocated
+    black = NOISE.copy()
+    black[:40] = black[-40:] = 0  # BMP begins with the bottom row
+    assert decode(encode(black, form)).maybe_preallocated
+    data = encode(NOISE, form)
+    assert decode(data[: len(data) - 4096] + bytes(4096)).maybe_preallocated
+    assert not decode(encode(black, "PNG") + bytes(5000)).maybe_preallocated
+
+
 def test_a_flipped_bit_in_a_png_is_noticed():
     data = WHOLE["png"]
     at = data.index(b"IDAT") + 12

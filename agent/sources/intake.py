@@ -131,7 +131,8 @@ class Intake:
             what = error
         spent = (self.clock.monotonic() - begin) * 1000
         frame = self._frame(path, signature, named, sidecar, what, digest, spent)
-        return Read(frame, undecided=isinstance(what, TruncatedImageError))
+        growing = isinstance(what, TruncatedImageError) or (isinstance(what, Picture) and what.maybe_preallocated)
+        return Read(frame, undecided=growing)
 
     def _frame(
         self,

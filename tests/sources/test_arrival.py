@@ -106,6 +106,27 @@ def test_a_truncated_file_that_is_completed_is_one_good_frame(bench, png):
     assert frame.problem is None
 
 
+def test_a_preallocated_file_waits_for_its_end(bench, encode):
+    data = encode("BMP", size=(200, 200), mode="RGB")
+    running = bench.watch(incomplete_s=30.0, patterns=["*.bmp"])
+    path = bench.captures / "a.bmp"
+    path.write_bytes(data[:50_000] + bytes(len(data) - 50_000))
+    running.until(lambda: running.health.counters().get("files_incomplete") == 1)
+    path.write_bytes(data)
+    (frame,) = running.until_frames(1)
+    assert frame.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_that_ends_black_is_taken_as_it_is_in_the_end(bench, encode):
+    running = bench.watch(incomplete_s=1.0, patterns=["*.bmp"])
+    begin = time.monotonic()
+    (bench.captures / "black.bmp").write_bytes(encode("BMP", level=0, size=(200, 200)))
+    aged(bench.captures / "old.bmp", encode("BMP", level=0, size=(200, 200)))
+    old, fresh = running.until_frames(2)
+    assert (old.name, old.problem, fresh.problem) == ("old.bmp", None, None)
+    assert time.monotonic() - begin >= 0.95
+
+
 def test_renamed_into_place_is_one_frame_under_the_last_name(bench, png):
     running = bench.watch()
     (bench.captures / "a.png.part").write_bytes(png)
