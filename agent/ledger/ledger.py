@@ -23,6 +23,7 @@ from agent.errors import RetryError, UsageError
 from agent.health import Health
 from agent.ledger import database
 from agent.ledger.access import RESERVE, Access
+from agent.ledger.age import Ages
 from agent.ledger.database import DamagedError
 from agent.ledger.seen import SeenFiles
 from agent.logs import log
@@ -67,6 +68,7 @@ class Ledger:
         self._cursors = {str(name): int(at) for name, at in connection.execute("SELECT name, cursor FROM sinks")}
         self._saved, self._saved_at = dict(self._cursors), clock.monotonic()
         self._access = Access(path, connection)
+        self._ages = Ages(clock, self.last_sequence)
         self._files = SeenFiles(self._access, lambda: self.last_sequence)
 
     @classmethod
@@ -264,22 +266,23 @@ class Ledger:
     def prune(self, keep_from: datetime) -> int:
         """Drop results made before ``keep_from`` that every configured sink is done with; how many went.
 
-        Some hundred thousand a call at most, in small steps that let commits in between. The newest always stays.
+        Some hundred thousand a call at most, in small steps that let commits in between. The newest always stays, and
+        so does what this process committed less than that span ago, if the wall clock was wrong when it was made.
         """
-        dropped = 0
+        dropped, old_up_to = 0, self._ages.old_up_to(keep_from, self.last_sequence)
         for _ in range(_PRUNE_STEPS):
-            step = self._prune_some(iso_utc(keep_from))
+            step = self._prune_some(iso_utc(keep_from), old_up_to)
             dropped += step
             if step < _PRUNE_AT_ONCE:
                 break
         return dropped
 
-    def _prune_some(self, before: str) -> int:
+    def _prune_some(self, before: str, old_up_to: int) -> int:
         def write() -> int:
             self.save_cursors()  # a cursor on disk must not point before what was pruned
             with self._access.writing(sync=False) as connection:
                 active = database.column(connection, "SELECT name FROM sinks WHERE active = 1")
-                done = min([self._saved[str(name)] for name in active] + [self.last_sequence - 1])
+                done = min([self._saved[str(name)] for name in active] + [self.last_sequence - 1, old_up_to])
                 return connection.execute(
                     "DELETE FROM results WHERE sequence IN (SELECT sequence FROM results WHERE created_at < ? "
                     "AND sequence <= ? ORDER BY created_at LIMIT ?)",

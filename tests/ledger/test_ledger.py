@@ -113,16 +113,20 @@ def test_a_waiting_reader_can_be_called_off(ledger: Ledger) -> None:
 # --- cursors ---
 
 
-def test_a_new_sink_starts_at_the_oldest_result_kept(ledger: Ledger, clock: ManualClock) -> None:
+def test_a_new_sink_starts_at_the_oldest_result_kept(tmp_path: Path, clock: ManualClock) -> None:
+    ledger = Ledger.open(tmp_path, clock)
     ledger.register(["files"])
     ledger.commit([an_entry(n, created_at=iso_utc(NOW - timedelta(days=100 - n))) for n in range(10)])
     ledger.advance("files", 10)
+    ledger.close()
+    ledger = Ledger.open(tmp_path, clock)
     assert ledger.prune(NOW - timedelta(days=94.5)) == 6
     ledger.register(["files", "mqtt"])
     assert (ledger.depth("files"), ledger.depth("mqtt")) == (0, 4)
     assert ledger.after(ledger.cursor("mqtt"))[0].sequence == 7
     assert ledger.oldest_undelivered("mqtt") == NOW - timedelta(days=94)
     assert ledger.oldest_undelivered("files") is None
+    ledger.close()
 
 
 def test_cursors_survive_a_restart_and_never_go_back(tmp_path: Path) -> None:
@@ -189,12 +193,40 @@ def test_pruning_spares_what_a_configured_sink_has_still_to_deliver(ledger: Ledg
     assert ledger.prune(later) == 0
 
 
-def test_pruning_keeps_to_the_days_asked_for(ledger: Ledger) -> None:
+def test_pruning_keeps_to_the_days_asked_for(tmp_path: Path, clock: ManualClock) -> None:
+    ledger = Ledger.open(tmp_path, clock)
     ledger.register(["files"])
     ledger.commit([an_entry(n, created_at=iso_utc(NOW - timedelta(days=n))) for n in (5, 4, 3, 2, 1)])
     ledger.advance("files", 5)
+    ledger.close()
+    ledger = Ledger.open(tmp_path, clock)
     assert ledger.prune(NOW - timedelta(days=3.5)) == 2
     assert [one.sequence for one in ledger.after(0)] == [3, 4, 5]
+    ledger.close()
+
+
+def test_results_of_a_clock_that_was_wrong_are_not_old(ledger: Ledger, clock: ManualClock) -> None:
+    """Made in 1970, until NTP put the clock right; by the monotonic clock they are minutes old."""
+
+    def prune() -> int:
+        dropped = ledger.prune(clock.now() - timedelta(days=90))
+        return dropped + ledger.prune(clock.now() - timedelta(days=90))
+
+    ledger.register(["files"])
+    ledger.commit([an_entry(n, created_at=f"1970-01-01T00:0{n}:00.000Z") for n in range(5)])
+    ledger.advance("files", 5)
+    assert prune() == 0
+    clock.advance(40 * 86_400)
+    ledger.commit([an_entry(n, created_at="1970-02-10T00:00:00.000Z") for n in range(5, 10)])
+    ledger.advance("files", 10)
+    assert prune() == 0
+    clock.advance(49.9 * 86_400)
+    assert prune() == 0
+    clock.advance(0.1 * 86_400)
+    assert prune() == 5, "an agent that runs for months prunes all the same"
+    clock.advance(40 * 86_400)
+    assert prune() == 4
+    assert [one.sequence for one in ledger.after(0)] == [10]
 
 
 def test_pruning_goes_through_large_numbers(ledger: Ledger) -> None:
