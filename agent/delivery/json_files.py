@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import groupby
 from pathlib import Path
 
+from agent.clock import Clock, SystemClock
 from agent.config import ResultsConfig
 from agent.delivery.daily_log import DailyLog, head_of
 from agent.delivery.file_names import (
@@ -44,10 +45,12 @@ class JsonFiles:
     # Four batches a second at most: at 20 images a second and 10 ms a sync the disk still has most of its time left.
     pace = Pace(batch=100, interval_s=0.25, backoff_max_s=3.0)
 
-    def __init__(self, config: ResultsConfig) -> None:
+    def __init__(self, config: ResultsConfig, clock: Clock | None = None) -> None:
         self._directory = Path(config.directory)
         self._per_image, self._daily_log = config.per_image, config.daily_log
         self._log = DailyLog(self._directory)
+        self._clock = clock or SystemClock()
+        self._written: dict[str, float] = {}  # day → when we last wrote there (monotonic), while that is recent
 
     def open(self, wake: Callable[[], None]) -> None:
         """A disk does not tell when it has space again; the pause between tries is short instead."""
@@ -62,6 +65,7 @@ class JsonFiles:
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            self._written.update(dict.fromkeys((day_of(one.created_at) for one in batch), self._clock.monotonic()))
             written = self._write_files(batch) if self._per_image else len(batch)
             if self._daily_log:
                 for day, results in groupby(batch[:written], key=lambda one: day_of(one.created_at)):
@@ -118,25 +122,34 @@ class JsonFiles:
         return RetryError(f"{where}: {error.strerror}; check the results folder, results wait in the ledger")
 
     def prune(self, keep_from: datetime, undelivered_since: datetime | None = None, limit: int = 1000) -> int:
-        """Remove files and logs of the days before ``keep_from``, at most ``limit`` files a call; how many went.
+        """Remove files and logs of the days before ``keep_from``: at most ``limit`` a call, so that no call takes long.
 
-        Days from ``undelivered_since`` on stay, and so does whatever is not named as we name things.
+        How many went: call again while it is more than 0. What cannot be removed is passed over; once nothing else is
+        left to remove, its ``OSError`` is raised. Days from ``undelivered_since`` on stay, and so does whatever is not
+        named as we name things.
         """
-        oldest = min(keep_from, undelivered_since or keep_from).astimezone(timezone.utc)
-        first_kept = f"{oldest:%Y-%m-%d}"
-        removed = 0
-        for entry in sorted(self._directory.glob("????-??-??*")):
-            day, rest = entry.name[:10], entry.name[10:]
-            if not _DAY.fullmatch(day) or day >= first_kept or entry.is_symlink():
-                continue
-            if rest == ".jsonl" and removed < limit:
-                entry.unlink()
-                removed += 1
-            elif not rest and entry.is_dir():
-                removed += _empty(entry, limit - removed)
+        removed, trouble = 0, None
+        for entry in self._expired(keep_from, undelivered_since):
+            went, failed = _remove(entry, limit - removed)
+            removed, trouble = removed + went, trouble or failed
             if removed >= limit:
                 break
+        if trouble is not None and not removed:
+            raise trouble
         return removed
+
+    def _expired(self, keep_from: datetime, undelivered_since: datetime | None) -> Iterator[Path]:
+        """Folders and logs of old days. A day that looks old because the clock was wrong when we wrote it is spared."""
+        oldest = min(keep_from, undelivered_since or keep_from).astimezone(timezone.utc)
+        first_kept = f"{oldest:%Y-%m-%d}"
+        spare_since = self._clock.monotonic() - (self._clock.now() - keep_from).total_seconds()
+        self._written = {day: at for day, at in self._written.items() if at > spare_since}
+        for entry in sorted(self._directory.glob("????-??-??*")):
+            day, rest = entry.name[:10], entry.name[10:]
+            if not _DAY.fullmatch(day) or day >= first_kept or day in self._written or entry.is_symlink():
+                continue
+            if rest == ".jsonl" or (not rest and entry.is_dir()):
+                yield entry
 
 
 def _refused(one: Stored, error: OSError) -> RejectError:
@@ -166,15 +179,25 @@ def _holds(path: Path, result_id: str) -> bool:
     return head is not None and head.result_id == result_id
 
 
-def _empty(folder: Path, limit: int) -> int:
-    """Remove result files, and the folder once nothing is left in it. How many files went."""
-    removed = 0
-    for file in folder.iterdir():
-        if removed >= limit:
-            return removed
-        if file.suffix in (".json", ".tmp") and not file.is_dir():
-            file.unlink()
-            removed += 1
-    if not any(folder.iterdir()):
-        folder.rmdir()
-    return removed
+def _remove(entry: Path, limit: int) -> tuple[int, OSError | None]:
+    """Remove a log, or the result files of a folder and then the folder if that is all. How many, and what failed."""
+    removed, trouble = 0, None
+    try:
+        folder = entry.is_dir()
+        for file in _ours(entry) if folder else [entry]:
+            if removed >= limit:
+                return removed, trouble
+            try:
+                file.unlink(missing_ok=True)
+                removed += 1
+            except OSError as error:
+                trouble = trouble or error
+        if folder and not any(entry.iterdir()):
+            entry.rmdir()
+    except OSError as error:  # the folder itself
+        trouble = trouble or error
+    return removed, trouble
+
+
+def _ours(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.iterdir() if file.suffix in (".json", ".tmp") and not file.is_dir())

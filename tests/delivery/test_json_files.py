@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 from collections import Counter
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -237,21 +236,6 @@ def test_a_results_folder_in_the_way_is_one_line_and_kept(tmp_path: Path) -> Non
     (tmp_path / "results").write_text("a file where the folder should be")
     with pytest.raises(RetryError, match="check the results folder"):
         sink(tmp_path / "results").deliver([stored(1)])
-
-
-def test_old_days_are_removed_but_nothing_undelivered_or_foreign(tmp_path: Path) -> None:
-    days = [f"2026-11-{day:02d}" for day in range(10, 20)]
-    agent = sink(tmp_path)
-    agent.deliver([stored(n, created_at=f"{day}T10:00:00.000Z") for n, day in enumerate(days, 1)])
-    (tmp_path / days[0] / "notes.txt").write_text("a technician's")
-    (tmp_path / "2026-archive").mkdir()
-    keep_from = datetime(2026, 11, 15, 12, tzinfo=timezone.utc)
-    assert agent.prune(keep_from, undelivered_since=datetime(2026, 11, 13, 1, tzinfo=timezone.utc), limit=4) == 4
-    assert agent.prune(keep_from, undelivered_since=datetime(2026, 11, 13, 1, tzinfo=timezone.utc)) == 2
-    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [f"{day}.jsonl" for day in days[3:]]
-    assert agent.prune(keep_from) == 4
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [days[0], *days[5:], "2026-archive"]
-    assert [path.name for path in (tmp_path / days[0]).iterdir()] == ["notes.txt"]
 
 
 def test_a_batch_shares_the_syncs_of_folder_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
