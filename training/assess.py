@@ -22,7 +22,7 @@ from agent.bundle.preprocess import Preprocessing
 from agent.errors import UsageError
 from agent.model.session import OnnxModel, self_test
 from agent.ports import Decision
-from training import dataset, evaluate, parity
+from training import dataset, evaluate, fitness, parity
 from training import folds as validation
 from training.dataset import Frames
 from training.fit import Tell, quiet, versions
@@ -86,7 +86,10 @@ def assess(
             promised = manifest.training.metrics.get("variants", {}).get(name, {}).get("promised")
             variants[name] = {"test": measured, "promised": _kept(promised, measured)}
     synthetic = given.synthetic or manifest.training.synthetic
-    metrics = {"synthetic": synthetic, "split": manifest.training.split, "data": given.digest, "variants": variants}
+    metrics = {
+        "synthetic": synthetic, "split": manifest.training.split, "data": given.digest,
+        "not_fit": fitness.unfit(variants), "variants": variants,
+    }  # fmt: skip
     title = f"{manifest.name} {manifest.version} on {data.name}"
     history = {"made_with": manifest.training.made_with}
     about = About(title, given.digest, _table(frames, classes), notes, manifest.training.recipe, history)

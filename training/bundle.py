@@ -29,7 +29,7 @@ from agent.bundle.scripts import scripts
 from agent.clock import Clock, SystemClock, iso_utc
 from agent.errors import FatalError
 from agent.model.session import OnnxModel, self_test
-from training import evaluate, parity, report, statistics
+from training import evaluate, fitness, parity, report, statistics
 from training.dataset import Dataset, Frames
 from training.export import to_onnx
 from training.fit import Tell, margins, quiet
@@ -96,7 +96,7 @@ def make_bundle(
     entries |= {"report/report.html": page.encode(), "report/metrics.json": report.as_json(metrics)}
     manifest = Manifest(
         name=recipe.name, version=recipe.version, created_at=iso_utc((clock or SystemClock()).now()),
-        notice=_notice(recipe, data), labels=recipe.labels,
+        notice=_notice(recipe, data, metrics["not_fit"]), labels=recipe.labels,
         variants={
             name: Variant(file=f"model/{name}.onnx", decision=one.rule, tolerance=_TOLERANCE[name])
             for name, one in found.items()
@@ -183,6 +183,7 @@ def _metrics(
         "split": data.index.split,
         "temperature": temperature,
         "parity": {"keras_to_agent": worst, "limit": parity.LIMIT},
+        "not_fit": fitness.unfit(variants),
         "variants": variants,
     }
 
@@ -248,14 +249,14 @@ def _calibration(val: Frames, recipe: Recipe) -> Any:
     return val.gray[np.linspace(0, len(val) - 1, count).astype(int)]
 
 
-def _notice(recipe: Recipe, data: Dataset) -> str | None:
+def _notice(recipe: Recipe, data: Dataset, not_fit: str | None) -> str | None:
     """What must be read wherever the bundle is shown."""
+    said = [recipe.notice, not_fit]
     if data.index.split == "frame":
-        leaky = "measured on a leaky split by frame; for comparison only, must not judge"
-        return f"{recipe.notice}; {leaky}" if recipe.notice else leaky
-    if data.index.synthetic and "synthetic" not in (recipe.notice or ""):
-        return f"{recipe.notice}; {SYNTHETIC_NOTICE}" if recipe.notice else SYNTHETIC_NOTICE
-    return recipe.notice
+        said.insert(1, "measured on a leaky split by frame; for comparison only, must not judge")
+    elif data.index.synthetic and "synthetic" not in (recipe.notice or ""):
+        said.insert(1, SYNTHETIC_NOTICE)
+    return "; ".join(one for one in said if one) or None
 
 
 def _training(

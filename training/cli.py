@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,6 +18,9 @@ from agent.errors import UsageError, WeldwatchError
 from training import needs
 from training.parser import parser
 from training.recipe import DEFAULT, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from training.dataset import DatasetIndex
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +84,7 @@ def _prepare(options: argparse.Namespace) -> int:
             options.data, options.out, recipe, workers=options.workers,
             progress=lambda done, total: tell("frames", done, total, ""),
         )  # fmt: skip
-    _warn(index.warnings)
+    _warn(index)
     for side in ("train", "val", "test"):
         mine = [frame for frame in index.frames if frame.split == side]
         bad = sum(frame.label for frame in mine)
@@ -99,7 +103,7 @@ def _train(options: argparse.Namespace) -> int:
     chain.check_start(options.out, recipe, resume=options.resume)
     with shown() as tell:
         data = chain.open_set(options.data, options.out, recipe, tell, options.workers)
-        _warn(data.index.warnings)
+        _warn(data.index)
         load_tensorflow()
         chain.train(data, options.out, recipe, tell, resume=options.resume)
     print(f"{options.out / chain.RUN}: trained; weldwatch-train bundle --out {options.out} makes the bundle")
@@ -130,11 +134,13 @@ def _evaluate(options: argparse.Namespace) -> int:
         (options.out / "evaluation.json").write_bytes(report.as_json(found.metrics))
     if options.json:
         print(msgspec.json.encode(found.metrics).decode())
+        _warn_unfit(found.metrics)
         return 0
     for line in [*found.about.notes, *report.lines(found.metrics)]:
         print(line)
     if options.out is not None:
         print(f"the report is {options.out / 'evaluation.html'}")
+    _warn_unfit(found.metrics)
     return 0
 
 
@@ -182,7 +188,7 @@ def _all(options: argparse.Namespace) -> int:
     chain.check_start(options.out, recipe, resume=options.resume)
     with shown() as tell:
         data = chain.open_set(options.data, options.out, recipe, tell, options.workers)
-        _warn(data.index.warnings)
+        _warn(data.index)
         load_tensorflow()
         chain.train(data, options.out, recipe, tell, resume=options.resume)
         made = chain.bundle(data, options.out, tell)
@@ -190,17 +196,27 @@ def _all(options: argparse.Namespace) -> int:
     return 0
 
 
-def _warn(warnings: Sequence[str]) -> None:
-    for warning in warnings:
-        sys.stderr.write(f"weldwatch-train: note: {warning}\n")
+def _warn(index: DatasetIndex) -> None:
+    from training.dataset import short_table
+
+    for line in [*index.warnings, *short_table(index)]:
+        sys.stderr.write(f"weldwatch-train: note: {line}\n")
 
 
-def _tell_bundle(path: Path, metrics: dict[str, object]) -> None:
+def _tell_bundle(path: Path, metrics: dict[str, Any]) -> None:
     from training.report import lines
 
     for line in lines(metrics):
         print(line)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB; the report is {path.parent / 'report.html'}")
+    _warn_unfit(metrics)
+
+
+def _warn_unfit(metrics: dict[str, Any]) -> None:
+    """The last line, and loud: a model that is of no use."""
+    if metrics.get("not_fit"):
+        start, end = ("\x1b[1;37;41m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+        sys.stderr.write(f"weldwatch-train: {start}{metrics['not_fit']}{end}\n")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

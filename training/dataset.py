@@ -45,6 +45,10 @@ class FrameFacts(msgspec.Struct, frozen=True):
     pixels: str  #: of the prepared gray levels
 
 
+#: Class to side to (frames taken, frames wanted), where the second could not be had.
+Shortfalls = dict[str, dict[str, tuple[int, int]]]
+
+
 class DatasetIndex(msgspec.Struct, frozen=True, kw_only=True):
     """dataset.json."""
 
@@ -62,6 +66,7 @@ class DatasetIndex(msgspec.Struct, frozen=True, kw_only=True):
     digest: str  #: SHA-256 over every frame's split, class, recording and gray levels
     available: int  #: labelled frames that were there
     warnings: list[str]
+    shortfalls: Shortfalls = {}
     unreadable: list[dict[str, str]]  #: source, problem
     missing: list[str]  #: labelled, but no such file
     duplicates: list[dict[str, str]]  #: name, of, why
@@ -183,3 +188,15 @@ def set_digest(frames: Sequence[FrameFacts]) -> str:
     """SHA-256 over what the frames are and how they are used, whatever their files are called."""
     lines = sorted(f"{f.split} {f.label} {f.kind} {f.recording} {f.pixels}" for f in frames)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def short_table(index: DatasetIndex) -> list[str]:
+    """What could not be had, as a table for a terminal: a row a class, "taken of wanted" a side; empty if nothing."""
+    if not index.shortfalls:
+        return []
+    sides = ("train", "val", "test")
+    rows: list[tuple[str, ...]] = [("taken of wanted", *sides)]
+    for name, row in index.shortfalls.items():
+        rows.append((name, *(f"{row[side][0]} of {row[side][1]}" if side in row else "as wanted" for side in sides)))
+    first = max(len(row[0]) for row in rows)
+    return [f"{row[0]:<{first}}" + "".join(f"  {cell:>12}" for cell in row[1:]) for row in rows]

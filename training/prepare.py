@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from agent.clock import Clock, SystemClock, iso_utc
 from agent.errors import UsageError
 from training import contact, duplicates, splitting
-from training.dataset import INDEX, DatasetIndex, FrameFacts, is_prepared, read_index, set_digest
+from training.dataset import INDEX, DatasetIndex, FrameFacts, Shortfalls, is_prepared, read_index, set_digest
 from training.frames import Progress, Record, prepare_frames, read_chunk
 from training.listing import Item, Listing, read_listing
 from training.recipe import Recipe
@@ -78,14 +78,15 @@ def prepare(
         [item.name for item in pool.items], [item.kind for item in pool.items], [r.pixels for r in pool.records]
     )
     pool = _without(pool, repeats)
-    chosen, near, shortfalls = _choose(pool, recipe)
+    chosen, near, shortfalls, went_short = _choose(pool, recipe)
     frames = [_facts(item, record, side, recipe) for item, record, side in chosen]
     _write(out, chunks, frames)
     index = DatasetIndex(
         created_at=iso_utc((clock or SystemClock()).now()), request=request, synthetic=listing.synthetic,
         note=listing.note, layout=listing.layout, classes=recipe.classes, good=recipe.good, split=recipe.data.split,
         seed=recipe.seed, preprocessing=recipe.data.preprocessing, digest=set_digest(frames),
-        available=len(listing.items), warnings=warnings + shortfalls + _warn_of_repeats(repeats, near),
+        available=len(listing.items), warnings=warnings + went_short + _warn_of_repeats(repeats, near),
+        shortfalls=shortfalls,
         unreadable=[{"source": r.name, "problem": r.problem or ""} for r in unreadable], missing=listing.missing,
         duplicates=[{"name": one.name, "of": one.of, "why": one.why} for one in (*repeats, *near)], frames=frames,
     )  # fmt: skip
@@ -145,8 +146,8 @@ def _without(pool: _Pool, dropped: Sequence[duplicates.Duplicate]) -> _Pool:
 
 def _choose(
     pool: _Pool, recipe: Recipe
-) -> tuple[list[tuple[Item, Record, str]], list[duplicates.Duplicate], list[str]]:
-    """Sides, near repeats across them, and the frames taken; what is short of the quotas in words."""
+) -> tuple[list[tuple[Item, Record, str]], list[duplicates.Duplicate], Shortfalls, list[str]]:
+    """Sides, near repeats across them, and the frames taken; what is short of the quotas, and a line that says so."""
     kinds = np.array([item.kind for item in pool.items])
     totals = np.bincount(kinds, minlength=len(recipe.classes))
     quotas = (recipe.data.train, recipe.data.val, recipe.data.test)
@@ -159,7 +160,7 @@ def _choose(
     dropped = {one.name for one in near}
     usable = np.array([item.name not in dropped for item in pool.items])
     chosen: list[int] = []
-    shortfalls: list[str] = []
+    shortfalls: Shortfalls = {}
     for side, split in enumerate(splitting.SPLITS):
         for kind in np.flatnonzero(wanted[side]):
             here = np.flatnonzero((sides == side) & (kinds == kind) & usable)
@@ -167,10 +168,22 @@ def _choose(
             taken = splitting.pick([pool.items[at].recording for at in here], quota)
             chosen += [int(here[at]) for at in taken]
             if len(taken) < quota:
-                name = f"{split}, class {kind} {recipe.classes[kind]}"
-                shortfalls.append(f"{name}: {len(taken)} of {quota} frames wanted")
+                shortfalls.setdefault(recipe.classes[kind], {})[split] = (len(taken), quota)
         _check_side(split, kinds[[at for at in chosen if sides[at] == side]], pool, recipe)
-    return [(pool.items[at], pool.records[at], names[at]) for at in sorted(chosen)], near, shortfalls
+    short = _went_short(shortfalls, [(pool.items[at].recording, names[at]) for at in chosen], recipe)
+    return [(pool.items[at], pool.records[at], names[at]) for at in sorted(chosen)], near, shortfalls, short
+
+
+def _went_short(shortfalls: Shortfalls, chosen: Sequence[tuple[str, str]], recipe: Recipe) -> list[str]:
+    if not shortfalls:
+        return []
+    kinds = len(shortfalls)
+    said = f"fewer frames than the recipe wants, in {kinds} class{'es' if kinds > 1 else ''}"
+    if recipe.data.split != "frame":
+        counts = Counter(split for _, split in set(chosen))
+        shown = ", ".join(f"{split} {counts[split]}" for split in splitting.SPLITS)
+        said += f"; recordings are split about 60/20/20 where they do not fill the quotas: {shown} recordings"
+    return [said]
 
 
 def _sides(pool: _Pool, kinds: NDArray[np.int64], wanted: NDArray[np.float64], recipe: Recipe) -> NDArray[np.int64]:
@@ -189,7 +202,8 @@ def _sides(pool: _Pool, kinds: NDArray[np.int64], wanted: NDArray[np.float64], r
         fixed[np.unique(member[given])] = 2
         wanted = wanted.copy()
         wanted[2] = 0
-    return splitting.by_recording(counts, wanted, fixed, rng)[member]
+    wanted = splitting.within_reach(wanted, counts[fixed < 0].sum(axis=0))
+    return splitting.by_recording(counts, wanted, fixed, rng, recipe.good)[member]
 
 
 def _check_side(split: str, kinds: NDArray[np.int64], pool: _Pool, recipe: Recipe) -> None:

@@ -88,6 +88,8 @@ def render(metrics: Mapping[str, Any], about: About, test: Frames, defect: Mappi
 
 def _loud(metrics: Mapping[str, Any]) -> list[str]:
     said = []
+    if metrics.get("not_fit"):
+        said.append(f"{metrics['not_fit'][:1].upper()}{metrics['not_fit'][1:]}.")
     if metrics["synthetic"]:
         said.append("SYNTHETIC: trained and tested on drawn frames. Nothing here holds for real welds.")
     if metrics["split"] == "frame":

@@ -23,7 +23,7 @@ from agent.bundle.preprocess import to_input
 from agent.model.session import OnnxModel, self_test
 from agent.ports import Decision
 from tests.training.conftest import Chain
-from training import dataset, evaluate
+from training import dataset, evaluate, fitness
 from training.cli import main
 from training.recipe import Recipe
 
@@ -141,6 +141,22 @@ def test_export_and_bundle_are_steps_of_their_own(chain: Chain, tmp_path: Path, 
     assert sorted(path.name for path in (out / "onnx").iterdir()) == ["fp32.onnx", "int8.onnx"]
     assert main(["bundle", "--out", str(out)]) == 0
     assert (out / "tiny-0.1.0.pipeline").is_file()
+
+
+def test_a_model_of_no_use_is_called_that_everywhere(chain: Chain, tmp_path: Path, capsys, monkeypatch) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(chain.out / "run", out / "run")
+    shutil.copytree(chain.out / "prepared", out / "prepared")
+    monkeypatch.setattr(fitness, "MOST_OVERKILL", 0.0)
+    capsys.readouterr()
+    assert main(["bundle", "--out", str(out)]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("weldwatch-train: not fit for a station: fp32 rejects")
+    with Archive(out / "tiny-0.1.0.pipeline") as archive:
+        assert "must not judge real welds; not fit for a station: " in (archive.manifest.notice or "")
+        assert b'<p class="loud">Not fit for a station: ' in archive.read("report/report.html")
+    prepared = ["--data", str(out / "prepared")]
+    assert main(["evaluate", "--bundle", str(out / "tiny-0.1.0.pipeline"), *prepared]) == 0
+    assert "not fit for a station: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_training_that_is_there_is_not_overwritten(chain: Chain, recipe_file: Path, raw: Path, fails) -> None:

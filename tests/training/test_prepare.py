@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from agent.errors import UsageError
 from agent.image import decode
 from tests.training.conftest import with_data
 from training import dataset, frames
+from training.dataset import short_table
 from training.listing import read_listing, recording_of
 from training.prepare import prepare
 from training.recipe import Recipe
@@ -150,9 +152,25 @@ def test_a_repeat_on_the_other_side_is_removed(copy: Path, recipe: Recipe, tmp_p
 
 def test_a_shortfall_is_said_not_filled(raw: Path, recipe: Recipe, tmp_path: Path) -> None:
     index = prepare(raw, tmp_path / "set", with_data(recipe, train=5000), workers=1)
-    short = [one for one in index.warnings if "of 1000 frames wanted" in one]
-    assert len(short) == 5
-    assert any(one.startswith("train, class 1 burn through: ") for one in short)
+    (said,) = [one for one in index.warnings if "fewer frames than the recipe wants" in one]
+    assert "split about 60/20/20" in said
+    assert set(index.shortfalls) == set(index.classes)
+    taken, wanted = index.shortfalls["burn through"]["train"]
+    counts = Counter((f.split, f.kind) for f in index.frames)
+    assert (taken, wanted) == (counts["train", 1], 1000)
+    table = short_table(index)
+    assert len(table) == 1 + len(index.shortfalls)
+    assert f"{taken} of 1000" in next(line for line in table if line.startswith("burn through"))
+
+
+def test_too_few_recordings_do_not_starve_training(raw: Path, recipe: Recipe, tmp_path: Path) -> None:
+    index = prepare(raw, tmp_path / "set", with_data(recipe, train=1000, val=300, test=300), workers=1)
+    recordings = Counter(split for _, split in {(f.recording, f.split) for f in index.frames})
+    frames = Counter(f.split for f in index.frames)
+    assert 8 <= recordings["train"] <= 10
+    assert 0.5 <= frames["train"] / frames.total() <= 0.7
+    for side in ("train", "val", "test"):
+        assert {f.label for f in index.frames if f.split == side} == {0, 1}
 
 
 def test_the_leaky_split_is_possible_and_loud(raw: Path, recipe: Recipe, tmp_path: Path) -> None:

@@ -43,6 +43,30 @@ def test_a_given_side_stays() -> None:
     assert sides[0] == sides[3] == 2
 
 
+def test_sides_go_short_alike_and_none_gets_more_than_it_wants() -> None:
+    wanted = np.array([[1000.0, 50, 1000], [300, 10, 20], [300, 10, 20]])
+    assert splitting.within_reach(wanted, np.array([100, 70, 600])).T.tolist() == [
+        [60, 20, 20],
+        [50, 10, 10],
+        [560, 20, 20],
+    ]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 6), st.integers(3, 6))
+def test_both_labels_lie_on_every_side_with_three_recordings_of_each(seed: int, good: int, bad: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = np.zeros((good + bad, 4), dtype=np.int64)
+    counts[:good, 0] = rng.integers(1, 30, good)
+    counts[np.arange(good, good + bad), 1 + rng.integers(0, 3, bad)] = rng.integers(1, 30, bad)
+    wanted = splitting.wanted_frames(counts.sum(axis=0), (1000, 300, 300), [0])
+    wanted = splitting.within_reach(wanted, counts.sum(axis=0))
+    sides = splitting.by_recording(counts, wanted, np.full(good + bad, -1), rng)
+    for side in range(3):
+        assert counts[sides == side, 0].sum() > 0
+        assert counts[sides == side, 1:].sum() > 0
+
+
 def test_quotas_are_shared_equally_by_the_kinds_of_defect() -> None:
     wanted = splitting.wanted_frames(np.array([100, 40, 0, 60]), (30, 10, None), [0])
     assert wanted[0].tolist() == [30, 15, 0, 15]
