@@ -13,7 +13,8 @@ Invariants
 - Memory: two numbers a present file, and at most ``WINDOW`` files in waiting; nothing decoded is kept.
 
 Counters on health: files_offered, files_unreadable (offered as a problem), files_incomplete (looked at again),
-files_rejected, release_failed, sidecar_bad, identity_unknown, watch_overflow, odd_entries (links, FIFOs, …).
+files_rejected, release_failed, sidecar_bad, identity_unknown, watch_overflow, odd_entries (links, FIFOs, …),
+suffixes_unmatched.
 Problems: folder_missing:<source>, folder_unreadable:<source>, folder_not_watched:<source>, release_failed:<source>,
 folder_out_of_means:<source> (descriptors, memory).
 """
@@ -212,7 +213,7 @@ class FolderSource:
             self._restored, self._more = True, self._more or bool(scan.hidden)
 
     def _new_scan(self) -> Scan:
-        return Scan(self._root, self._patterns, self._watching.add, self._notes.odd)
+        return Scan(self._root, self._patterns, self._watching.add, self._notes.odd, self._notes.unmatched)
 
     def _not_done(self, scan: Scan, *, named: bool) -> Iterator[tuple[bytes, os.stat_result]]:
         for path, facts in scan.walk():

@@ -1,6 +1,7 @@
 """One log line a file that needs one, and no flood of them.
 
-Invariants: a path is named once; after ``LIMIT`` paths one last line says that further ones are not named.
+Invariants: a path is named once; after ``LIMIT`` paths one last line says that further ones are not named. Of files
+that no pattern matches one a suffix is named, ``SUFFIXES`` at most.
 """
 
 from __future__ import annotations
@@ -11,8 +12,13 @@ import stat
 from agent.frame import readable_name
 from agent.health import Health
 from agent.logs import log
+from agent.sources.identity import stem_of
 
 LIMIT = 1000
+SUFFIXES = 20  #: suffixes that are named because no pattern matches them
+
+#: What lies beside images by design: sidecars, and files that are still being written.
+_USUAL = frozenset((b"json", b"part", b"partial", b"filepart", b"tmp"))
 
 _log = log("sources")
 
@@ -32,6 +38,7 @@ class Notes:
     def __init__(self, source: str, health: Health) -> None:
         self._source, self._health = source, health
         self._said: set[bytes] = set()
+        self._suffixes: set[bytes] = set()
 
     def once(self, path: bytes, what: str) -> None:
         """Warn of a file, once."""
@@ -48,3 +55,19 @@ class Notes:
         if path not in self._said and len(self._said) <= LIMIT:
             self._health.count("odd_entries")
         self.once(path, _KINDS.get(stat.S_IFMT(facts.st_mode), "not a regular file, not opened"))
+
+    def unmatched(self, path: bytes) -> None:
+        """A file that no pattern matches, which is left alone: said and counted once a suffix."""
+        name = path.rpartition(b"/")[2]
+        suffix = name[len(stem_of(name)) + 1 :].lower()
+        if suffix in self._suffixes or suffix in _USUAL or len(self._suffixes) >= SUFFIXES:
+            return
+        self._suffixes.add(suffix)
+        self._health.count("suffixes_unmatched")
+        kind = f"*.{readable_name(suffix)}" if suffix else "without a suffix"
+        last = "; further suffixes are not named" if len(self._suffixes) == SUFFIXES else ""
+        _log.warning(
+            "source %s: files %s are not inspected, as no pattern matches them, the first is %s; are they images, add "
+            "them to patterns%s",
+            self._source, kind, readable_name(path), last,
+        )  # fmt: skip

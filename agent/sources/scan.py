@@ -35,8 +35,9 @@ class Scan:
         patterns: Patterns,
         watch: Callable[[bytes], None],
         odd: Callable[[bytes, os.stat_result], None],
+        unmatched: Callable[[bytes], None],
     ) -> None:
-        self._root, self._patterns, self._watch, self._odd = root, patterns, watch, odd
+        self._root, self._patterns, self._watch, self._odd, self._unmatched = root, patterns, watch, odd, unmatched
         self.errors: list[tuple[bytes, OSError]] = []
         self.folders: set[bytes] = set()
         self.hidden: list[bytes] = []  #: images that somebody is removing just now, or was when it was killed
@@ -71,6 +72,8 @@ class Scan:
                 if is_folder:
                     waiting.append(prefix + name)
                 if not matches and not (entry.is_symlink() and entry.is_dir()):
+                    if not is_folder and entry.is_file(follow_symlinks=False):
+                        self._unmatched(prefix + name)
                     continue
                 try:
                     facts = entry.stat(follow_symlinks=False)
