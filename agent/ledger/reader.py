@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.errors import UsageError
+from agent.errors import RetryError, UsageError
 from agent.ledger import database
 from agent.ledger.ledger import DeadLetter
 from agent.ports import Stored
@@ -36,7 +36,9 @@ class SinkState:
 
 
 class Reader:
-    """``with Reader(folder) as ledger: …``. ``UsageError`` when there is no readable ledger in the state folder."""
+    """``with Reader(folder) as ledger: …``. ``UsageError`` when there is no readable ledger in the state folder;
+    ``RetryError`` when a part of it turns out to be damaged or the disk fails.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / database.FILE
@@ -101,13 +103,16 @@ class Reader:
         query = f"SELECT {columns} FROM results WHERE {' AND '.join(wanted)} ORDER BY sequence"  # noqa: S608  # our own words
         if newest is not None:
             query = f"SELECT * FROM ({query} DESC LIMIT {int(newest)}) ORDER BY sequence"  # noqa: S608  # a number
-        with closing(self._fresh().execute(query, values)) as rows:
+        with self._translated(), closing(self._fresh().execute(query, values)) as rows:
             while chunk := rows.fetchmany(_AT_ONCE):
                 yield from (Stored(*row) for row in chunk)
 
     def sinks(self) -> list[SinkState]:
         """Every sink the ledger knows."""
-        connection = self._fresh()
+        with self._translated():
+            return self._sinks(self._fresh())
+
+    def _sinks(self, connection: sqlite3.Connection) -> list[SinkState]:
         last = connection.execute("SELECT max(sequence) FROM results").fetchone()[0] or 0
         states = []
         for name, cursor, active in connection.execute("SELECT name, cursor, active FROM sinks").fetchall():
@@ -120,10 +125,18 @@ class Reader:
 
     def dead(self) -> list[DeadLetter]:
         """All dead letters, oldest first."""
-        rows = self._fresh().execute(
-            "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead ORDER BY sequence, sink"
-        )
-        return [DeadLetter(*row) for row in rows.fetchall()]
+        with self._translated():
+            rows = self._fresh().execute(
+                "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead ORDER BY sequence, sink"
+            )
+            return [DeadLetter(*row) for row in rows.fetchall()]
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RetryError(f"{self._path}: cannot be read ({error}); check the disk under the state folder") from None
 
     def close(self) -> None:
         """Let go of the file."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock, iso_utc, parse_iso
-from agent.errors import UsageError
+from agent.errors import RetryError, UsageError
 from agent.ledger import Ledger
 from agent.ledger.reader import Reader
 from tests.support.results import CREATED, an_entry
@@ -126,3 +126,18 @@ def test_what_is_no_ledger_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite3").write_bytes(b"something else entirely " * 50)
     with pytest.raises(UsageError, match="cannot be read"):
         Reader(tmp_path)
+
+
+def test_a_damaged_page_is_one_line(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path, SystemClock())
+    ledger.register(["mqtt"])
+    ledger.commit([an_entry(n) for n in range(500)])
+    ledger.close()
+    with (tmp_path / "ledger.sqlite3").open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(8192)
+        file.write(b"\x00" * (size - 8192))
+    with Reader(tmp_path) as reader, pytest.raises(RetryError, match=r"ledger\.sqlite3: cannot be read"):
+        list(reader.results())
+    with Reader(tmp_path) as reader, pytest.raises(RetryError, match=r"ledger\.sqlite3: cannot be read"):
+        reader.sinks()
