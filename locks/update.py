@@ -42,15 +42,23 @@ def for_python(text: str, python: str) -> str:
     kept = []
     for entry in re.split(r"\n(?=\S)", text.strip()):
         marker = re.search(r" ; (.*?) \\", entry)
-        if marker is None or any(
-            Marker(marker[1]).evaluate(
-                {"python_full_version": f"{python}.9", "python_version": python, "platform_machine": machine,
-                 "sys_platform": "linux", "platform_system": "Linux", "os_name": "posix",
-                 "implementation_name": "cpython", "platform_python_implementation": "CPython"})  # fmt: skip
-            for machine in ("x86_64", "aarch64")
-        ):
+        if marker is None or any(Marker(marker[1]).evaluate(environment(python, one)) for one in ("x86_64", "aarch64")):
             kept.append(entry)
     return "\n".join(kept) + "\n"
+
+
+def environment(python: str, machine: str) -> dict[str, str]:
+    """What markers are asked about, for CPython on Linux."""
+    return {
+        "python_full_version": f"{python}.9",
+        "python_version": python,
+        "platform_machine": machine,
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "os_name": "posix",
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
 
 
 if __name__ == "__main__":
