@@ -1,7 +1,7 @@
 """Write the lock files anew: `make lock` (needs uv, which is installed for it).
 
-For each Python and each set one file, every version pinned, every artefact hashed, no index address. uv resolves for all
-platforms at once; what its markers keep for another Python is left out, so that a file reads as what it installs.
+For each Python and each set one file, every version pinned, every artefact hashed, no index address. uv resolves for
+all platforms at once; what its markers keep for another Python is left out: a file reads as what it installs.
 """
 
 from __future__ import annotations
