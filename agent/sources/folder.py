@@ -280,7 +280,7 @@ class FolderSource:
         except OSError as error:
             self._settling.put_back(one.path, now)
             if self._health.raise_problem(f"folder_out_of_means:{self.name}", error.strerror or str(error)):
-                _log.error("source %s: cannot open files: %s; raise the service's limits", self.name, error.strerror)
+                _log.error("source %s: folder_out_of_means: %s; raise the service's limits", self.name, error.strerror)
             return True
         self._health.clear_problem(f"folder_out_of_means:{self.name}")
         if isinstance(outcome, Read):
@@ -317,17 +317,17 @@ class FolderSource:
         self._next_scan = math.inf if once else now + min(MISSING_S, self._config.rescan_s)
         detail = f"{readable_name(self._root)}: {error.strerror}"
         if self._health.raise_problem(f"folder_missing:{self.name}", detail):
-            _log.error("source %s: %s; create or mount it; it is taken up as soon as it is there", self.name, detail)
+            _log.error("source %s: folder_missing: %s; create or mount it, it is taken up then", self.name, detail)
 
     def _report(self, errors: list[tuple[bytes, OSError]]) -> None:
         """Say how the scan went."""
         if self._health.clear_problem(f"folder_missing:{self.name}"):
-            _log.info("source %s: the folder is there again", self.name)
+            _log.info("source %s: folder_missing is over: the folder is there again", self.name)
         self._state = "polling" if self._watching.polling else "watching"
         unreadable = f"folder_unreadable:{self.name}"
         if not errors:
             if self._health.clear_problem(unreadable):
-                _log.info("source %s: every folder can be read again", self.name)
+                _log.info("source %s: folder_unreadable is over: every folder can be read again", self.name)
             return
         folder, error = errors[0]
         if folder == b"":
@@ -335,4 +335,4 @@ class FolderSource:
         detail = f"{readable_name(folder) or '.'}: {error.strerror}"
         if self._health.raise_problem(unreadable, detail):
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            _log.error("source %s: cannot read folder %s%s; give the agent permission", self.name, detail, more)
+            _log.error("source %s: folder_unreadable: %s%s; give the agent permission", self.name, detail, more)

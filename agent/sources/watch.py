@@ -182,7 +182,8 @@ class Watching:
         code = self._failure.errno or 0
         if self._health.raise_problem(self._problem, self._failure.strerror or str(self._failure)):
             _log.warning(
-                "source %s: %s cannot be watched whole (%s); looking every %g s instead; to remedy: %s",
+                "source %s: folder_not_watched: %s cannot be watched whole (%s); looking every %g s instead; "
+                "to remedy: %s",
                 self._source, readable_name(self._root), self._failure.strerror, self._rescan_s,
                 REMEDIES.get(code, "see the error"),
             )  # fmt: skip

@@ -164,19 +164,20 @@ def test_a_file_whose_permission_comes_late_is_a_good_frame(bench, png, monkeypa
     assert frame.problem is None
 
 
-def test_a_folder_without_permission_is_a_problem_and_the_others_go_on(bench, png, monkeypatch):
+def test_a_folder_without_permission_is_a_problem_and_the_others_go_on(bench, png, monkeypatch, caplog):
     state = unreadable(monkeypatch, b"locked")
     aged(bench.captures / "locked" / "a.png", png)
     aged(bench.captures / "open" / "b.png", png)
     running = bench.start(rescan_s=0.2)
     running.until_frames(1)
     assert "locked: Permission denied" in running.health.problems()["folder_unreadable:captures"]
+    assert any("folder_unreadable: locked: Permission denied" in line for line in warnings_of(caplog))
     state["refused"] = False
     running.until_frames(2)
     running.until(lambda: not running.health.problems())
 
 
-def test_without_file_descriptors_the_file_waits(bench, png, monkeypatch):
+def test_without_file_descriptors_the_file_waits(bench, png, monkeypatch, caplog):
     really, state = os.open, {"left": 3}
 
     def short(path, flags, mode=0o777, *, dir_fd=None):
@@ -191,6 +192,7 @@ def test_without_file_descriptors_the_file_waits(bench, png, monkeypatch):
     (frame,) = running.until_frames(1)
     assert frame.problem is None
     assert not running.health.problems()
+    assert any("folder_out_of_means" in line for line in warnings_of(caplog))
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(bench, png, encode, monkeypatch):
