@@ -10,6 +10,8 @@ Invariants
 - A kill at any point leaves the image in one place at least; what was begun is finished when the file is met again.
 - Across devices the copy and its folder are synced before the source is unlinked; within one a rename moves it whole.
 - Trouble (no permission, full disk) is a problem on health and tried again at the next rescan; it stops nothing.
+- Limit: files move in the thread that calls ``release``, the inspector's. A target that neither takes nor refuses (a
+  hard-mounted share whose server hangs) therefore holds up inspection until it answers; nothing is lost meanwhile.
 """
 
 from __future__ import annotations
@@ -126,6 +128,7 @@ class Disposal:
             os.makedirs(self._rejected, exist_ok=True)
             with open(self._intent(frame.key), "w", encoding="utf-8") as file:
                 json.dump(reason, file, ensure_ascii=False)
+                file.write("\n")
         except OSError as error:
             # The file can still be moved, only its reason will be missing; the result has it.
             self._trouble(self._rejected, error)
@@ -174,15 +177,15 @@ class Disposal:
         with self._lock:
             failing = bool(self._failed)
         if not failing and self._health.clear_problem(self._problem):
-            _log.info("source %s: files are archived, deleted and rejected again", self._source)
+            _log.info("source %s: release_failed is over: files are archived, deleted and rejected again", self._source)
 
     def _trouble(self, path: bytes, error: OSError) -> None:
         self._health.count("release_failed")
         text = f"{readable_name(path)}: {error.strerror or error}"
         if self._health.raise_problem(self._problem, text):
             _log.error(
-                "source %s: cannot let go of %s; the result is safe, the file stays; tried again at every rescan, "
-                "look at permissions and space",
+                "source %s: release_failed: cannot let go of %s; the result is safe, the file stays; "
+                "tried again at every rescan, look at permissions and space",
                 self._source,
                 text,
             )

@@ -95,6 +95,7 @@ def test_what_cannot_be_inspected_goes_to_rejected_with_its_reason(bench, png):
     assert tree(bench.captures) == {"good.png": png}
     files = tree(bench.rejected)
     assert sorted(files) == ["s/bad.png", "s/bad.png.reason.json"]
+    assert files["s/bad.png.reason.json"].endswith(b"}\n")
     reason = json.loads(files["s/bad.png.reason.json"])
     assert reason["code"] == "unsupported_format"
     assert reason["image"] == "s/bad.png"
@@ -257,13 +258,14 @@ def test_another_file_of_the_same_size_and_time_is_not_taken_for_the_copy(bench,
     assert tree(bench.archive) == {"a.png": png[::-1], "a_1.png": png}
 
 
-def test_trouble_is_a_problem_that_ends_when_it_is_over(bench, png):
+def test_trouble_is_a_problem_that_ends_when_it_is_over(bench, png, caplog):
     bench.archive.write_bytes(b"a file where the archive should be")
     running = bench.watch(after="archive", archive=str(bench.archive), rescan_s=0.1)
     for number in range(30):
         aged(bench.captures / f"{number}.png", png)
     running.until_frames(30)
     running.until(lambda: "release_failed:captures" in running.health.problems())
+    assert any("release_failed: cannot let go of" in message for message in caplog.messages)
     assert len(tree(bench.captures)) == 30
     bench.archive.unlink()
     running.until(lambda: not running.health.problems())
