@@ -69,7 +69,7 @@ def assemble(
     ledger = Ledger.open(Path(config.state), clock, health)
     closing.callback(ledger.close)
     wants_files = config.results.per_image or config.results.daily_log
-    files = JsonFiles(config.results) if wants_files else None
+    files = JsonFiles(config.results, clock) if wants_files else None
     mqtt = None
     if config.mqtt is not None:
         mqtt = MqttSink(_with_broker(config.mqtt, closing), config.topic, status, health, clock)

@@ -40,8 +40,9 @@ def only_one(state: Path, station: str, clock: Clock) -> Iterator[None]:
         except OSError:
             holder = os.pread(handle, 400, 0).decode(errors="replace").strip() or "another agent"
             raise UsageError(f"state: {state} is in use by {holder}; stop it first, or give this one its own") from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"pid {os.getpid()}, station {station}, since {iso_utc(clock.now())}\n".encode(), 0)
+        holder = f"pid {os.getpid()}, station {station}, since {iso_utc(clock.now())}\n".encode()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without a name in it
+            os.ftruncate(handle, os.pwrite(handle, holder, 0))
         yield
     finally:
         os.close(handle)
