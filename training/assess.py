@@ -92,7 +92,15 @@ def assess(
     }  # fmt: skip
     title = f"{manifest.name} {manifest.version} on {data.name}"
     history = {"made_with": manifest.training.made_with}
-    about = About(title, given.digest, _table(frames, classes), notes, manifest.training.recipe, history)
+    about = About(
+        title,
+        given.digest,
+        _table(frames, classes),
+        notes,
+        manifest.training.recipe,
+        history,
+        manifest.training.weights,
+    )
     return Assessed(metrics, about, frames, defect)
 
 

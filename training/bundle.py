@@ -92,7 +92,9 @@ def make_bundle(
         metrics = _metrics(found, data, test, recipe, temperature, worst)
         golden, pictures = _golden(found, val, recipe)
     entries = {f"model/{name}.onnx": content for name, content in files.items()} | pictures
-    page = report.render(metrics, report.about(data, recipe, history), test, {n: one.test for n, one in found.items()})
+    page = report.render(
+        metrics, report.about(data, recipe, history, weights), test, {n: one.test for n, one in found.items()}
+    )
     entries |= {"report/report.html": page.encode(), "report/metrics.json": report.as_json(metrics)}
     manifest = Manifest(
         name=recipe.name, version=recipe.version, created_at=iso_utc((clock or SystemClock()).now()),

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from agent.bundle.manifest import WeightsOrigin
 from agent.ports import Decision
 from training import evaluate, plots
 from training.dataset import Dataset, Frames
@@ -25,10 +26,12 @@ from training.recipe import Recipe, as_data
 from training.statistics import F64
 
 _CSS = """
-body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1020px;margin:2em auto;padding:0 1em}
+body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1100px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em;margin-bottom:.2em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;margin:.6em 0}td,th{padding:.25em .8em .25em 0;text-align:left;vertical-align:top}
+table{border-collapse:collapse;margin:.6em 0;font-size:13px}
+td,th{padding:.25em 1em .25em 0;text-align:left;vertical-align:top}
 th{font-weight:600;border-bottom:1px solid #bbb}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,th.n{white-space:nowrap}details{margin-top:2em}summary{font-size:1.2em;font-weight:600;cursor:pointer}.wide{overflow-x:auto}
 .loud{background:#b00020;color:#fff;padding:.7em 1em;font-weight:600;border-radius:4px}
 .note{color:#666}.plots{display:flex;flex-wrap:wrap;gap:1em}.plots svg{max-width:480px;height:auto}
 figure{display:inline-block;margin:0 .6em .8em 0;width:132px;vertical-align:top}figure img{width:128px;height:128px}
@@ -46,9 +49,10 @@ class About:
     notes: Sequence[str]
     recipe: Mapping[str, Any]
     history: Mapping[str, Any]  #: training.json; empty where it is not at hand
+    weights: WeightsOrigin | None = None  #: what the training started from
 
 
-def about(data: Dataset, recipe: Recipe, history: Mapping[str, Any]) -> About:
+def about(data: Dataset, recipe: Recipe, history: Mapping[str, Any], weights: WeightsOrigin) -> About:
     """The words for a bundle's own report."""
     index = data.index
     left_out = (
@@ -56,7 +60,8 @@ def about(data: Dataset, recipe: Recipe, history: Mapping[str, Any]) -> About:
         f"all; split by {index.split}"
     )
     notes = [*index.warnings, left_out]
-    return About(f"{recipe.name} {recipe.version}", index.digest, data.counts(), notes, as_data(recipe), history)
+    title = f"{recipe.name} {recipe.version}"
+    return About(title, index.digest, data.counts(), notes, as_data(recipe), history, weights)
 
 
 def as_json(metrics: Mapping[str, Any]) -> bytes:
@@ -79,7 +84,7 @@ def render(metrics: Mapping[str, Any], about: About, test: Frames, defect: Mappi
         _classes_table(metrics["variants"][first]["test"]),
         _folds_table(metrics.get("folds")),
         _recordings_table(metrics["variants"][first]["test"]),
-        _worst(metrics["variants"][first]["test"], test, defect[first]),
+        _worst(metrics["variants"][first]["test"], test, defect[first], about.recipe.get("classes", ())),
         _data(about),
         _recipe(about),
     ]
@@ -170,7 +175,7 @@ def _pictures(
         plots.calibration(one["reliability"]),
         plots.classes(one["per_class"]),
     ]
-    if history.get("history"):
+    if len(history.get("history", ())) > 1:
         drawn.append(plots.history(history["history"], history["best"]))
     return [f"<div>{svg}</div>" for svg in drawn]
 
@@ -214,17 +219,18 @@ def _recordings_table(test: Mapping[str, Any]) -> str:
     return "<h2>By recording, the worst first</h2>" + _table(titles, rows)
 
 
-def _worst(test: Mapping[str, Any], frames: Frames, defect: F64) -> str:
+def _worst(test: Mapping[str, Any], frames: Frames, defect: F64, classes: Sequence[str]) -> str:
     decision = Decision(("no defect", "defect"), (0,), test["threshold"], None)
     chosen = evaluate.worst_frames(defect, frames, decision)
     parts = ["<h2>Worst frames</h2>"]
     for what, title in (("escapes", "Defects that passed"), ("overkill", "Good frames that were rejected")):
         parts.append(f"<h3>{title}</h3>" if chosen[what] else f"<p>{title}: none.</p>")
-        parts += [
-            f'<figure><img alt="" src="{_png(frames.gray[at])}"><figcaption>p {defect[at]:.3f}, class '
-            f"{frames.kind[at]}<br>{_e(str(frames.recording[at]))}</figcaption></figure>"
-            for at in chosen[what]
-        ]
+        for at in chosen[what]:
+            kind = int(frames.kind[at])
+            name = classes[kind] if kind < len(classes) else f"class {kind}"
+            words = f"p {defect[at]:.3f}, {_e(name)}<br>{_e(str(frames.recording[at]))}"
+            picture = f'<img alt="" src="{_png(frames.gray[at])}">'
+            parts.append(f"<figure>{picture}<figcaption>{words}</figcaption></figure>")
     return "\n".join(parts)
 
 
@@ -238,7 +244,33 @@ def _data(about: About) -> str:
 def _recipe(about: About) -> str:
     text = msgspec.yaml.encode(dict(about.recipe)).decode()
     made = ", ".join(f"{name} {version}" for name, version in dict(about.history.get("made_with", {})).items())
-    return f"<h2>Recipe</h2><pre>{_e(text)}</pre><p class='note'>{_e(made)}</p>"
+    start = about.weights
+    origin = (
+        f"<p>Started from {_e(start.name)}: {_e(start.origin)}; licence {_e(start.licence)}"
+        + (f"; SHA-256 <code>{_e(start.sha256)}</code>" if start.sha256 else "")
+        + ".</p>"
+        if start
+        else ""
+    )
+    return (
+        f"<h2>Making</h2>{origin}{_kept(about.history)}<p class='note'>{_e(made)}</p>"
+        f"<details><summary>The whole recipe</summary><pre>{_e(text)}</pre></details>"
+    )
+
+
+def _kept(history: Mapping[str, Any]) -> str:
+    """Which epoch's model it is, in words."""
+    if not history.get("history"):
+        return ""
+    best, last = history["best"], history["history"][-1]["epoch"]
+    if last == 0:
+        return "<p>The backbone was kept as it came; the head alone was fitted.</p>"
+    if best == 0:
+        return (
+            f"<p>Fine-tuning did not help: none of its {last} epochs had a lower validation loss, so the model is the "
+            "backbone as it came, with the fitted head.</p>"
+        )
+    return f"<p>Of {last} epochs of fine-tuning, the model is that of epoch {best}: its validation loss was lowest.</p>"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -247,7 +279,7 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         "<tr>" + "".join(f'<td class="{"n" if at else ""}">{cell}</td>' for at, cell in enumerate(row)) + "</tr>"
         for row in rows
     )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def _interval(figure: Mapping[str, Any] | None) -> str:

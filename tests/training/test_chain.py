@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from agent.bundle.preprocess import to_input
 from agent.model.session import OnnxModel, self_test
 from agent.ports import Decision
 from tests.training.conftest import Chain
-from training import dataset, evaluate, fitness
+from training import dataset, evaluate, fitness, plots
 from training.cli import main
 from training.recipe import Recipe
 
@@ -106,6 +107,26 @@ def test_the_activation_map_adds_up_to_the_margin(chain: Chain) -> None:
     margin = np.log(probability[:, 1]) - np.log(probability[:, 0])
     bias = margin - outputs["activation_map"].mean(axis=(1, 2))
     assert np.ptp(bias) < 1e-3
+
+
+def test_the_report_tells_the_story_in_words(chain: Chain) -> None:
+    page = (chain.out / "report.html").read_text()
+    assert "Started from random: random initialisation; licence none." in page
+    assert "<details><summary>The whole recipe</summary>" in page
+    assert "epochs of fine-tuning" in page or "Fine-tuning did not help" in page
+    assert not re.search(r"<figcaption>[^<]*class \d", page)
+    for title in ("Escapes against overkill", "Defect probability of the frames", "Calibration", "Each kind of defect"):
+        assert title in page
+
+
+def test_the_trade_off_is_drawn_where_the_curves_are() -> None:
+    bad = np.arange(40) % 2 == 1
+    scores = np.linspace(0, 1, 40)
+    drawn = plots.trade({"useless": (scores, bad)}, {"useless": (1.0, 0.0)})
+    assert ">100<" in drawn
+    sharp = plots.trade({"good": (bad + scores / 10, bad)}, {"good": (0.0, 0.02)})
+    assert ">100<" not in sharp
+    assert ">10<" in sharp
 
 
 def test_evaluate_repeats_the_bundles_own_figures(chain: Chain, capsys, tmp_path: Path) -> None:
