@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import html
 from pathlib import Path
 
 import pytest
 
+from agent.bundle.archive import Archive
 from agent.errors import UsageError
 from training import weights
 from training.recipe import Model
@@ -59,3 +61,13 @@ def test_what_keras_finds_by_name_has_a_digest_too(file: Path, monkeypatch: pyte
     assert weights.origin(model).sha256 == digest
     monkeypatch.setitem(weights._KNOWN, digest, weights._Source("known from a test", "MIT"))
     assert weights.origin(model).origin == "known from a test"
+
+
+def test_the_shipped_bundle_names_what_it_started_from() -> None:
+    (path,) = (Path(__file__).parents[2] / "agent" / "demo").glob("*.pipeline")
+    with Archive(path) as archive:
+        found = archive.manifest.training.weights
+        page = archive.read("report/report.html").decode()
+    known = weights._KNOWN[found.sha256 or ""]
+    assert (found.origin, found.licence) == (known.origin, known.licence)
+    assert html.escape(known.origin) in page
