@@ -40,9 +40,9 @@ def only_one(state: Path, station: str, clock: Clock) -> Iterator[None]:
         except OSError:
             holder = os.pread(handle, 400, 0).decode(errors="replace").strip() or "another agent"
             raise UsageError(f"state: {state} is in use by {holder}; stop it first, or give this one its own") from None
-        holder = f"pid {os.getpid()}, station {station}, since {iso_utc(clock.now())}\n".encode()
+        mine = f"pid {os.getpid()}, station {station}, since {iso_utc(clock.now())}\n".encode()
         with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without a name in it
-            os.ftruncate(handle, os.pwrite(handle, holder, 0))
+            os.ftruncate(handle, os.pwrite(handle, mine, 0))
         yield
     finally:
         os.close(handle)
