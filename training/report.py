@@ -75,7 +75,7 @@ def render(metrics: Mapping[str, Any], about: About, test: Frames, defect: Mappi
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_e(about.title)}: evaluation</title>'
         f"<style>{_CSS}</style><h1>{_e(about.title)}</h1>",
-        *(f'<p class="loud">{_e(text)}</p>' for text in _loud(metrics)),
+        *(f'<p class="loud">{_e(text)}</p>' for text in [*_unfit(metrics), *_loud(metrics)]),
         _summary(metrics, first, about),
         _variants_table(metrics),
         '<h2>Pictures</h2><div class="plots">',
@@ -91,10 +91,13 @@ def render(metrics: Mapping[str, Any], about: About, test: Frames, defect: Mappi
     return "\n".join(part for part in parts if part) + "</html>\n"
 
 
+def _unfit(metrics: Mapping[str, Any]) -> list[str]:
+    said = metrics.get("not_fit")
+    return [f"{said[:1].upper()}{said[1:]}."] if said else []
+
+
 def _loud(metrics: Mapping[str, Any]) -> list[str]:
     said = []
-    if metrics.get("not_fit"):
-        said.append(f"{metrics['not_fit'][:1].upper()}{metrics['not_fit'][1:]}.")
     if metrics["synthetic"]:
         said.append("SYNTHETIC: trained and tested on drawn frames. Nothing here holds for real welds.")
     if metrics["split"] == "frame":
@@ -310,7 +313,7 @@ def _e(text: str) -> str:
 
 
 def lines(metrics: Mapping[str, Any]) -> list[str]:
-    """The figures in a few lines for a terminal."""
+    """The figures in a few lines for a terminal; that a model is not fit is for the caller to say last."""
     said = _loud(metrics)
     for name, one in ({} if metrics.get("folds") else metrics["variants"]).items():
         test, promised = one["test"], one.get("promised")
