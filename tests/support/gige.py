@@ -14,10 +14,10 @@ from pathlib import Path
 
 
 class GigeCamera:
-    """Sends 512×512 gray at 20 frames a second to whoever controls it."""
+    """Sends 512×512 gray at 25 frames a second to whoever controls it."""
 
     url = "aravis:127.0.0.1"
-    fps = 20
+    fps = 25
 
     def __init__(self) -> None:
         command = ["arv-fake-gv-camera-0.8", "-i", "127.0.0.1"]

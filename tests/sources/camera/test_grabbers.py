@@ -119,7 +119,8 @@ def test_frames_come_at_the_cameras_own_rate_fresh_and_whole(camera: Camera) -> 
         assert not any(one.same_as(next_one) for one, next_one in pairwise(grabs))
         assert all(one.same_as(one) for one in grabs)
         if camera.fps is not None:
-            assert (len(grabs) - 11) / (grabs[-1].at - grabs[10].at) == pytest.approx(camera.fps, rel=0.25)
+            # The usual interval: a busy machine holds a frame up now and then, and the next ones come at once.
+            assert 1 / np.median(np.diff([grab.at for grab in grabs])) == pytest.approx(camera.fps, rel=0.25)
         if camera.stamped:
             assert max(age_s(picture, grab.at) for picture, grab in zip(pictures, grabs, strict=True)) < 0.6
     finally:
