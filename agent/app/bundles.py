@@ -28,8 +28,7 @@ class Bundles:
     """The station's bundle, through its life. ``look`` is called about once a second, from one thread."""
 
     def __init__(self, config: AgentConfig, health: Health) -> None:
-        keys = config.bundle.trusted_keys
-        self._trust = Trust(Path(keys) if keys else None, config.bundle.device, config.bundle.budget_ms)
+        self._trust = Trust.of(config.bundle)
         self._initial, self._health = config.bundle.initial, health
         self._store = Store(Path(config.state))
         self._stamp = self._store.stamp()

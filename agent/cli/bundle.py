@@ -172,15 +172,11 @@ def _verify(options: argparse.Namespace) -> int:
     )
 
 
-def _keys(config: AgentConfig) -> Path | None:
-    return Path(config.bundle.trusted_keys) if config.bundle.trusted_keys else None
-
-
 def _install(options: argparse.Namespace) -> int:
-    from agent.model.store import Store
+    from agent.model.store import Store, Trust
 
     config = _station(options)
-    name = Store(Path(config.state)).install(Path(options.bundle), _keys(config), config.bundle.initial)
+    name = Store(Path(config.state)).install(Path(options.bundle), Trust.of(config.bundle).keys, config.bundle.initial)
     return _answer(options, {"installed": name}, f"{name} is installed; next: weldwatch bundle activate {name}")
 
 
@@ -208,7 +204,7 @@ def _activate(options: argparse.Namespace) -> int:
     store = Store(Path(config.state))
     path = store.path(options.bundle) or (resolve(SHIPPED) if options.bundle == SHIPPED else None)
     if path is not None:
-        load(path, Trust(_keys(config), config.bundle.device, config.bundle.budget_ms))
+        load(path, Trust.of(config.bundle))
     store.activate(options.bundle, config.bundle.initial)
     return _answer(options, {"active": options.bundle}, f"{options.bundle} passed its self-test here and is active")
 

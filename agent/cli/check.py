@@ -75,7 +75,7 @@ def _bundle(config: AgentConfig) -> Iterator[Finding]:
 
     try:
         store, keys = Store(Path(config.state)), config.bundle.trusted_keys
-        trust = Trust(Path(keys) if keys else None, config.bundle.device, config.bundle.budget_ms)
+        trust = Trust.of(config.bundle)
         loaded = load(resolve(store.candidates(config.bundle.initial)[0], store), trust)
     except BundleError as error:
         yield Finding(

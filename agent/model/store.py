@@ -24,6 +24,7 @@ import msgspec
 
 from agent.bundle import signature
 from agent.bundle.archive import Archive
+from agent.config import BundleConfig
 from agent.errors import BundleError
 from agent.model.session import OnnxModel, providers, self_test
 
@@ -56,6 +57,11 @@ class Trust:
     keys: Path | None = None  #: folder of public keys; None: unsigned bundles are taken
     device: str = "auto"
     budget_ms: float | None = None  #: slowest median latency of the self-test
+
+    @classmethod
+    def of(cls, config: BundleConfig) -> Trust:
+        """What a station's configuration asks for."""
+        return cls(Path(config.trusted_keys) if config.trusted_keys else None, config.device, config.budget_ms)
 
 
 class Pointer(msgspec.Struct, frozen=True):
