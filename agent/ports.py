@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from agent.frame import Frame
 from agent.image import Picture
@@ -51,6 +51,7 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
 class Triggered(Protocol):
     """A source that takes an image when it is told to."""
 
@@ -150,4 +151,15 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of connections; ends a ``deliver`` that waits. Calling it twice, or without ``open``, does no harm."""
+        ...
+
+
+class Commands(Protocol):
+    """What the station can be told from outside, whatever brings it."""
+
+    def obey(self, name: str, body: bytes, answer: Callable[[bytes], None]) -> None:
+        """Carry out ``name`` with the JSON object ``body``. Never blocks, never raises.
+
+        ``answer`` is called at most once, from any thread, with UTF-8 JSON; not at all when the agent stops first.
+        """
         ...

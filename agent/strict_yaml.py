@@ -120,7 +120,7 @@ def _type_at(kind: Any, key: str, value: Any) -> Any:
         if choices and step == choices[0].tag_field:
             return msgspec.inspect.LiteralType(tuple(choice.tag for choice in choices))
         info = _inside(info, _value_at(value, steps[:number]))
-        if isinstance(step, int) and isinstance(info, msgspec.inspect.ListType):
+        if isinstance(step, int) and isinstance(info, (msgspec.inspect.ListType, msgspec.inspect.VarTupleType)):
             info = info.item_type
         elif isinstance(info, msgspec.inspect.StructType):
             info = next((field.type for field in info.fields if field.encode_name == step), info)

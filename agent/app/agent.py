@@ -80,6 +80,7 @@ class Agent:
         self.health.on_change(self._changed.set)
         for shipper in parts.shippers:
             shipper.start()
+        parts.commands.start()
         inspecting = threading.Thread(target=self._inspect, args=(parts,), name="inspector")
         inspecting.start()
         watching = [
@@ -164,6 +165,7 @@ class Agent:
     ) -> bool:
         """The order of stop. False when something stays undelivered, which the next start delivers."""
         self._stop.set()
+        parts.commands.stop()
         parts.intake.end()
         for thread in watching:
             thread.join(STOP_DELIVER_S)

@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 
 from agent.app.bundles import Bundles
+from agent.app.commands import Commands
+from agent.app.orders import orders
 from agent.app.places import make_folder, only_one
 from agent.clock import Clock
 from agent.config import AgentConfig, CameraConfig, FolderConfig, MqttConfig
@@ -46,6 +48,7 @@ class Parts:
     shippers: Sequence[Shipper]
     files: JsonFiles | None
     mqtt: MqttSink | None
+    commands: Commands
 
 
 def assemble(
@@ -76,6 +79,11 @@ def assemble(
     sinks: list[Sink] = [sink for sink in (files, mqtt) if sink is not None]
     ledger.register([sink.name for sink in sinks])
     intake = Intake()
+    sources = {
+        source.name: _source(source, config, grabbers, ledger, intake, health, clock, simulated)
+        for source in config.sources
+    }
+    commands = Commands(orders(sources), config.mqtt.commands if config.mqtt else (), health, clock)
     station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
     return Parts(
         health=health,
@@ -83,14 +91,12 @@ def assemble(
         bundles=bundles,
         ledger=ledger,
         inspector=Inspector(intake, bundles.loaded.model, station, ledger, clock, health),
-        sources={
-            source.name: _source(source, config, grabbers, ledger, intake, health, clock, simulated)
-            for source in config.sources
-        },
+        sources=sources,
         sinks=sinks,
         shippers=[Shipper(sink, ledger, health, clock) for sink in sinks],
         files=files,
         mqtt=mqtt,
+        commands=commands,
     )
 
 

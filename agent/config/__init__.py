@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from msgspec import Meta
 
+from agent.config.bundle import BundleConfig
 from agent.config.camera import CameraConfig, check_camera
 from agent.config.folder import FolderConfig, check_folder, within
-from agent.config.section import Port, Section, TopicLevel
+from agent.config.mqtt import MqttConfig, TlsConfig, check_mqtt
+from agent.config.results import ResultsConfig
+from agent.config.section import Section, TopicLevel
 from agent.errors import ConfigError
 from agent.strict_yaml import convert, load_yaml
 
@@ -47,51 +50,6 @@ class StationConfig(Section, frozen=True):
     area: TopicLevel = "area"
     line: TopicLevel = "line"
     timezone: str = "UTC"
-
-
-class BundleConfig(Section, frozen=True):
-    """Which bundle judges until the store has an active one, and on what device."""
-
-    initial: Annotated[str, Meta(min_length=1)] = "weld-demo"
-    device: Literal["auto", "cpu"] = "auto"
-    trusted_keys: str | None = None  #: folder of public keys; with it, a bundle that none of them signed is refused
-    budget_ms: Annotated[float, Meta(gt=0)] | None = None  #: slowest a frame may be judged in the self-test
-
-
-class ResultsConfig(Section, frozen=True):
-    """Results on disk."""
-
-    directory: str
-    per_image: bool = True
-    daily_log: bool = True
-    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
-    min_free_mb: Annotated[int, Meta(ge=0)] = 500
-
-
-class TlsConfig(Section, frozen=True):
-    """Paths to PEM files. Without ``ca`` the system's own authorities are trusted."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-
-
-class MqttConfig(Section, frozen=True):
-    """The broker. ``embedded: true`` starts one on 127.0.0.1 inside the agent, for demonstrations."""
-
-    host: str | None = None
-    port: Port | None = None  #: default 8883 with TLS, 1883 without
-    protocol: Literal[5] = 5
-    client_id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
-    tls: TlsConfig | None = None
-    username: str | None = None
-    password_file: str | None = None
-    password_env: str | None = None
-    topic: str = "weldwatch/{enterprise}/{site}/{area}/{line}/{station}"
-    keepalive_s: Annotated[int, Meta(ge=2, le=3600)] = 15
-    message_expiry_s: Annotated[int, Meta(ge=1)] | None = None
-    commands: tuple[str, ...] = ()  #: none is built yet: anything but an empty list is refused
-    embedded: bool = False
 
 
 class AgentConfig(Section, frozen=True):
@@ -174,7 +132,7 @@ def _check_across(config: AgentConfig, file: str) -> None:
             check_folder(source, file, at)
     check_apart([source for source in config.sources if isinstance(source, FolderConfig)], config, file)
     if config.mqtt is not None:
-        _check_mqtt(config, config.mqtt, file)
+        check_mqtt(config.mqtt, lambda: config.topic, file)
 
 
 def check_apart(folders: list[FolderConfig], config: AgentConfig, file: str) -> None:
@@ -188,23 +146,3 @@ def check_apart(folders: list[FolderConfig], config: AgentConfig, file: str) -> 
         for key, path in (("state", config.state), ("results.directory", config.results.directory)):
             if within(Path(path), Path(source.path)):
                 raise ConfigError(file, key, f"found {path!r}", f"must lie outside the watched folder {source.path!r}")
-
-
-def _check_mqtt(config: AgentConfig, mqtt: MqttConfig, file: str) -> None:
-    if mqtt.embedded and (mqtt.host or mqtt.tls or mqtt.username):
-        raise ConfigError(file, "mqtt.embedded", "found together with host, tls or username", "use one or the other")
-    if not mqtt.embedded and not mqtt.host:
-        raise ConfigError(file, "mqtt.host", "missing", "name the broker, or set embedded: true for a demonstration")
-    if mqtt.password_file and mqtt.password_env:
-        raise ConfigError(file, "mqtt.password_env", "found together with password_file", "use one or the other")
-    if mqtt.commands:
-        raise ConfigError(file, "mqtt.commands", f"found {list(mqtt.commands)!r}", "this version obeys no command: []")
-    if mqtt.tls and bool(mqtt.tls.cert) != bool(mqtt.tls.key):
-        raise ConfigError(file, "mqtt.tls", "cert and key go together", "give both or none")
-    try:
-        topic = config.topic
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError):
-        allowed = "allowed in braces: enterprise, site, area, line, station"
-        raise ConfigError(file, "mqtt.topic", f"found {mqtt.topic!r}", allowed) from None
-    if not topic or any(c in topic for c in "+#\0") or topic.startswith(("$", "/")) or topic.endswith("/"):
-        raise ConfigError(file, "mqtt.topic", f"found {topic!r}", "a topic without '+', '#', and '/' at either end")

@@ -150,7 +150,7 @@ def test_archive_moves_what_is_durable(station: Station) -> None:
         ({"results": {"directory": "/proc/nowhere"}}, "results.directory: /proc/nowhere:"),
         ({"state": ""}, "state: found ''"),
         ({"mqtt": {"host": "x", "password": "secret"}}, "mqtt.password: unknown key"),
-        ({"mqtt": {"host": "x", "commands": ["trigger"]}}, "mqtt.commands: found ['trigger']; this version obeys no"),
+        ({"mqtt": {"host": "x", "commands": ["reboot"]}}, "mqtt.commands[0]: found 'reboot'; allowed: "),
         ({"mqtt": {"host": "x", "topic": "a/{station.foo}"}}, "mqtt.topic: found 'a/{station.foo}'"),
         ({"station": {"name": "cam\n"}}, "station.name: found"),
         ({"results": {"directory": "/tmp", "keep_days": 10**6}}, "results.keep_days: found 1000000"),

@@ -1,0 +1,19 @@
+"""The ``results`` section: results on disk, and how long they stay."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from agent.config.section import Section
+
+
+class ResultsConfig(Section, frozen=True):
+    """Results on disk."""
+
+    directory: str
+    per_image: bool = True
+    daily_log: bool = True
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
+    min_free_mb: Annotated[int, Meta(ge=0)] = 500
