@@ -20,7 +20,8 @@ from training.parser import parser
 from training.recipe import DEFAULT, Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from training.dataset import DatasetIndex
+    from training.dataset import Dataset, DatasetIndex
+    from training.fit import Tell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,19 +96,27 @@ def _prepare(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from training import chain
+    from training.chain import RUN
     from training.progress import shown
+
+    with shown() as tell:
+        _fit(options, tell)
+    print(f"{options.out / RUN}: trained; weldwatch-train bundle --out {options.out} makes the bundle")
+    return 0
+
+
+def _fit(options: argparse.Namespace, tell: Tell) -> Dataset:
+    """Frames to the trained model in the folder of the run; returns the set that it was trained on."""
+    from training import chain
     from training.quiet import load_tensorflow
 
     recipe = _recipe(options)
     chain.check_start(options.out, recipe, resume=options.resume)
-    with shown() as tell:
-        data = chain.open_set(options.data, options.out, recipe, tell, options.workers)
-        _warn(data.index)
-        load_tensorflow()
-        chain.train(data, options.out, recipe, tell, resume=options.resume)
-    print(f"{options.out / chain.RUN}: trained; weldwatch-train bundle --out {options.out} makes the bundle")
-    return 0
+    data = chain.open_set(options.data, options.out, recipe, tell, options.workers)
+    _warn(data.index)
+    load_tensorflow()
+    chain.train(data, options.out, recipe, tell, resume=options.resume)
+    return data
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -182,16 +191,9 @@ def _bundle(options: argparse.Namespace) -> int:
 def _all(options: argparse.Namespace) -> int:
     from training import chain
     from training.progress import shown
-    from training.quiet import load_tensorflow
 
-    recipe = _recipe(options)
-    chain.check_start(options.out, recipe, resume=options.resume)
     with shown() as tell:
-        data = chain.open_set(options.data, options.out, recipe, tell, options.workers)
-        _warn(data.index)
-        load_tensorflow()
-        chain.train(data, options.out, recipe, tell, resume=options.resume)
-        made = chain.bundle(data, options.out, tell)
+        made = chain.bundle(_fit(options, tell), options.out, tell)
     _tell_bundle(made.path, made.metrics)
     return 0
 

@@ -33,13 +33,7 @@ def parser() -> argparse.ArgumentParser:
     def add(name: str, summary: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
 
-    one = add("synthesize", "draw recordings to try everything with; they say nothing of real welds")
-    one.add_argument("--out", type=Path, required=True, help="a new folder")
-    one.add_argument("--recordings", type=_count, default=72)
-    one.add_argument("--frames", type=_count, default=60, help="of each recording")
-    one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--size", type=_size, default=(800, 974), metavar="WxH", help="pixels (default 800x974)")
-    one.add_argument("--workers", type=_count, help="processes (default: all processors)")
+    _synthesizing(add("synthesize", "draw recordings to try everything with; they say nothing of real welds"))
 
     one = add("prepare", "split frames by recording and bring them to 128×128 gray, with digests")
     _common(one, data="raw frames, in any of the layouts", out="a new folder for the set")
@@ -50,7 +44,27 @@ def parser() -> argparse.ArgumentParser:
     _quotas(one)
     _fitting(one)
 
-    one = add("evaluate", "measure a bundle on labelled frames, or recipes by grouped cross-validation")
+    _evaluating(add("evaluate", "measure a bundle on labelled frames, or recipes by grouped cross-validation"))
+    _of_a_run(add("export", "write the trained model as ONNX files"))
+    _of_a_run(add("bundle", "measure the trained model and make its bundle and report"))
+
+    one = add("all", "frames to bundle: prepare, train, export, evaluate, bundle")
+    _common(one, data=_DATA, out="folder for everything; the bundle and report.html end there")
+    _quotas(one)
+    _fitting(one)
+    return top
+
+
+def _synthesizing(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--out", type=Path, required=True, help="a new folder")
+    one.add_argument("--recordings", type=_count, default=72)
+    one.add_argument("--frames", type=_count, default=60, help="of each recording")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--size", type=_size, default=(800, 974), metavar="WxH", help="pixels (default 800x974)")
+    one.add_argument("--workers", type=_count, help="processes (default: all processors)")
+
+
+def _evaluating(one: argparse.ArgumentParser) -> None:
     one.add_argument("--data", type=Path, required=True, help=_DATA)
     one.add_argument("--bundle", type=Path, help="the .pipeline file to measure, through the agent's own session")
     one.add_argument(
@@ -67,19 +81,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--workers", type=_count, help="processes that read frames (default: all processors)")
     one.add_argument("--json", action="store_true", help="all figures as JSON on stdout")
 
-    one = add("export", "write the trained model as ONNX files")
+
+def _of_a_run(one: argparse.ArgumentParser) -> None:
     one.add_argument("--data", type=Path, help="the prepared set (default: OUT/prepared)")
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
-
-    one = add("bundle", "measure the trained model and make its bundle and report")
-    one.add_argument("--data", type=Path, help="the prepared set (default: OUT/prepared)")
-    one.add_argument("--out", type=Path, required=True, help="folder of the run")
-
-    one = add("all", "frames to bundle: prepare, train, export, evaluate, bundle")
-    _common(one, data=_DATA, out="folder for everything; the bundle and report.html end there")
-    _quotas(one)
-    _fitting(one)
-    return top
 
 
 def _common(one: argparse.ArgumentParser, *, data: str, out: str) -> None:
