@@ -17,9 +17,9 @@ from msgspec import Meta
 from agent.config.bundle import BundleConfig
 from agent.config.camera import CameraConfig, check_camera
 from agent.config.folder import FolderConfig, check_folder, within
-from agent.config.mqtt import MqttConfig, TlsConfig, check_mqtt
+from agent.config.mqtt import MqttConfig, check_mqtt
 from agent.config.results import ResultsConfig
-from agent.config.section import Section, TopicLevel
+from agent.config.section import Section, TlsConfig, TopicLevel
 from agent.errors import ConfigError
 from agent.strict_yaml import convert, load_yaml
 

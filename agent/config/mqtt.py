@@ -7,19 +7,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from agent.config.section import Port, Section
+from agent.config.section import Port, Section, TlsConfig
 from agent.errors import ConfigError
 
 #: What a station can be told over MQTT, once it is listed in ``mqtt.commands``.
 Command = Literal["job", "trigger", "replay", "bundle-install", "bundle-activate", "bundle-rollback"]
-
-
-class TlsConfig(Section, frozen=True):
-    """Paths to PEM files. Without ``ca`` the system's own authorities are trusted."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
 
 
 class MqttConfig(Section, frozen=True):

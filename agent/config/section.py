@@ -21,3 +21,11 @@ Port = Annotated[int, Meta(ge=1, le=65_535)]
 
 class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every section refuses what it does not know."""
+
+
+class TlsConfig(Section, frozen=True):
+    """Paths to PEM files. Without ``ca`` the system's own authorities are trusted."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
