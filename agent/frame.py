@@ -7,6 +7,7 @@ NotDecidable result; ``key`` names the delivery (not the content), and the ledge
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -22,6 +23,15 @@ class Identity:
     job_id: str | None = None
     weld_id: str | None = None
     frame: str | None = None
+
+
+JobAt = Callable[[datetime], Identity]
+"""What an image belongs to that arrived at this time (aware), as far as the station was told: the current job."""
+
+
+def no_job(_arrived: datetime) -> Identity:
+    """``JobAt`` of a station that was told nothing."""
+    return Identity()
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Frame:
     sha256: str | None = None  #: of the encoded bytes; None where they could not be read
     bytes: int | None = None  #: length of the encoded image
     identity: Identity = field(default_factory=Identity)
-    identity_unknown: bool = False  #: a name pattern is configured and did not match
+    identity_unknown: bool = False  #: a name pattern is configured, did not match, and nothing else told an id
     decode_ms: float = 0.0
     simulated: bool = False
     result_id: str | None = None  #: the id that its result shall carry, where somebody was told it before

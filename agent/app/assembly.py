@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 
 from agent.app.bundles import Bundles
 from agent.app.commands import Commands
+from agent.app.jobs import Jobs
 from agent.app.orders import orders
 from agent.app.places import make_folder, only_one
 from agent.clock import Clock
@@ -49,6 +51,7 @@ class Parts:
     files: JsonFiles | None
     mqtt: MqttSink | None
     commands: Commands
+    jobs: Jobs
 
 
 def assemble(
@@ -79,11 +82,12 @@ def assemble(
     sinks: list[Sink] = [sink for sink in (files, mqtt) if sink is not None]
     ledger.register([sink.name for sink in sinks])
     intake = Intake()
+    jobs = Jobs.open(Path(config.state), [source.name for source in config.sources], clock)
     sources = {
-        source.name: _source(source, config, grabbers, ledger, intake, health, clock, simulated)
+        source.name: _source(source, config, grabbers, ledger, intake, jobs, health, clock, simulated)
         for source in config.sources
     }
-    commands = Commands(orders(sources), config.mqtt.commands if config.mqtt else (), health, clock)
+    commands = Commands(orders(sources, jobs), config.mqtt.commands if config.mqtt else (), health, clock)
     station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
     return Parts(
         health=health,
@@ -97,6 +101,7 @@ def assemble(
         files=files,
         mqtt=mqtt,
         commands=commands,
+        jobs=jobs,
     )
 
 
@@ -106,15 +111,17 @@ def _source(
     grabbers: Mapping[str, Callable[[], Grabber]],
     ledger: Ledger,
     intake: Intake,
+    jobs: Jobs,
     health: Health,
     clock: Clock,
     simulated: bool,
 ) -> Source:
+    job_at = partial(jobs.at, source.name)
     if isinstance(source, FolderConfig):
-        return FolderSource(source, config.zone, ledger, health, clock, simulated)
+        return FolderSource(source, config.zone, ledger, health, clock, simulated, job_at)
     store = store_of(source, config.results, clock, health)
     grabber = grabbers[source.name]
-    return CameraSource(source, grabber, store, intake.room, ledger, health, clock, simulated)
+    return CameraSource(source, grabber, store, intake.room, ledger, health, clock, simulated, job_at)
 
 
 def _with_broker(mqtt: MqttConfig, closing: contextlib.ExitStack) -> MqttConfig:

@@ -39,13 +39,15 @@ class Condition:
                 "signed_by": loaded.signed_by,
                 "device": loaded.model.device,
             },
-            "sources": [source.state() for source in self._parts.sources.values()],
+            "sources": [
+                {**one.state(), "job": self._parts.jobs.current(one.name)} for one in self._parts.sources.values()
+            ],
         }
 
     def gist(self, inspecting: bool) -> tuple[object, ...]:
         """The part of ``status`` whose change is worth a message; counts of the sources are not."""
         status = self.status(inspecting)
-        sources = tuple((source["name"], source["state"]) for source in status["sources"])
+        sources = tuple((source["name"], source["state"], str(source["job"])) for source in status["sources"])
         return status["inspecting"], tuple(status["problems"]), tuple(status["bundle"].values()), sources
 
     def gauges(self) -> dict[str, Any]:

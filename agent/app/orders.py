@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from agent.app.commands import Order, Outcome, RefusedError, Wishes
+from agent.app.jobs import Jobs
+from agent.frame import Identity
 from agent.ports import Source, Triggered
 
 
@@ -16,9 +20,32 @@ class Trigger(Wishes, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str | None = None
 
 
-def orders(sources: Mapping[str, Source]) -> dict[str, Order[Any]]:
+Id = Annotated[str, Meta(min_length=1, max_length=200)] | int | None  #: as in a sidecar
+
+
+class Job(Wishes, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What images belong to from now on. It replaces the job before whole: an id that is left out is none."""
+
+    part_id: Id = None
+    job_id: Id = None
+    weld_id: Id = None
+    source: str | None = None
+
+
+def orders(sources: Mapping[str, Source], jobs: Jobs) -> dict[str, Order[Any]]:
     """Every command by its name."""
-    return {"trigger": Order(Trigger, lambda wishes: _trigger(sources, wishes))}
+    return {
+        "trigger": Order(Trigger, lambda wishes: _trigger(sources, wishes)),
+        "job": Order(Job, lambda wishes: _job(sources, jobs, wishes)),
+    }
+
+
+def _job(sources: Mapping[str, Source], jobs: Jobs, wishes: Job) -> Outcome:
+    part_id, job_id, weld_id = (
+        None if one is None else str(one) for one in (wishes.part_id, wishes.job_id, wishes.weld_id)
+    )
+    jobs.set(wishes.source, Identity(part_id, job_id, weld_id))
+    return {name: jobs.current(name) for name in sources if wishes.source in (None, name)}
 
 
 def _trigger(sources: Mapping[str, Source], wishes: Trigger) -> Future[Outcome]:

@@ -34,7 +34,7 @@ from zoneinfo import ZoneInfo
 from agent.clock import Clock
 from agent.config import FolderConfig
 from agent.errors import RetryError
-from agent.frame import Frame, readable_name
+from agent.frame import Frame, JobAt, no_job, readable_name
 from agent.health import Health
 from agent.logs import log
 from agent.ports import Offer, SeenKeys
@@ -72,6 +72,7 @@ class FolderSource:
         health: Health,
         clock: Clock,
         simulated: bool = False,
+        job_at: JobAt = no_job,
     ) -> None:
         self.name = config.name
         self._config, self._seen, self._health, self._clock = config, seen, health, clock
@@ -80,7 +81,7 @@ class FolderSource:
         self._settling = Settling(config.settle_s, config.incomplete_s)
         self._notes = Notes(config.name, health)
         names = Names(config.name_pattern, zone)
-        self._intake = Intake(config.name, self._root, names, health, clock, self._notes.once, simulated)
+        self._intake = Intake(config.name, self._root, names, health, clock, self._notes.once, simulated, job_at)
         self._disposal = Disposal(config, self._root, health)
         self._watching = Watching(config.name, self._root, config.rescan_s, health)
         self._presence = Presence(config.name, seen, clock, may_be_empty=not self._disposal.keeps)

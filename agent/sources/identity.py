@@ -1,4 +1,4 @@
-"""What an image belongs to and when it was taken, from its name, its sidecar and its own EXIF.
+"""What an image belongs to and when it was taken, from its name, its sidecar, its own EXIF and the current job.
 
 Invariants: a name or sidecar that says nothing usable costs the ids, never the frame; an impossible time is unknown.
 The time of capture comes from the sidecar, EXIF, the name, or the modification time, in this order.
@@ -6,8 +6,9 @@ The time of capture comes from the sidecar, EXIF, the name, or the modification 
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -50,6 +51,24 @@ class Sidecar:
 
     ids: dict[str, str]
     taken_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """All that was told of an image, by whatever told it."""
+
+    named: Named = field(default_factory=Named)
+    sidecar: Sidecar | None = None
+    job: Identity = field(default_factory=Identity)
+
+    def identity(self) -> tuple[Identity, bool]:
+        """Each id from the sidecar, the name or the current job, in this order; and whether all of it is unknown.
+
+        Unknown, where the name should have told and did not, is an image of which nothing else told an id either.
+        """
+        beside = self.sidecar.ids if self.sidecar is not None else {}
+        ids = {key: beside.get(key) or getattr(self.named.identity, key) or getattr(self.job, key) for key in _IDS}
+        return Identity(**ids), self.named.unknown and not any(ids.values())
 
 
 class Names:
@@ -98,20 +117,18 @@ class Names:
         except (ValueError, OverflowError):
             return None
 
-    def captured_at(
-        self, exif: datetime | None, named: Named, sidecar: Sidecar | None, mtime_ns: int, now: datetime
-    ) -> tuple[datetime, str]:
+    def captured_at(self, exif: datetime | None, told: Told, mtime_ns: int, now: datetime) -> tuple[datetime, str]:
         """When the image was taken (aware, UTC), and what says so."""
-        if sidecar is not None and sidecar.taken_at is not None:
-            return sidecar.taken_at, "sidecar"
+        if told.sidecar is not None and told.sidecar.taken_at is not None:
+            return told.sidecar.taken_at, "sidecar"
         if exif is not None and exif.year >= 2000:  # a camera whose clock was never set says 1970 or 1980
             aware = exif if exif.tzinfo else exif.replace(tzinfo=self._zone)
             try:
                 return aware.astimezone(timezone.utc), "exif"
             except (OverflowError, ValueError):
                 pass  # a time at the edge of the calendar is nonsense, which is unknown
-        if named.taken_at is not None:
-            return named.taken_at, "name"
+        if told.named.taken_at is not None:
+            return told.named.taken_at, "name"
         try:
             return _EPOCH + timedelta(microseconds=mtime_ns // 1000), "mtime"
         except OverflowError:
@@ -142,11 +159,13 @@ class Names:
         return Sidecar(ids, taken_at)
 
 
-def merged(named: Named, sidecar: Sidecar | None) -> tuple[Identity, bool]:
-    """The ids, the sidecar's before the name's, and whether they are unknown although the name should tell them."""
-    if sidecar is None or not sidecar.ids:
-        return named.identity, named.unknown
-    return replace(named.identity, **sidecar.ids), False
+def arrival(facts: os.stat_result, now: datetime) -> datetime:
+    """When a file came to be as it is (aware, UTC), on the station's clock, as far as that can be told.
+
+    That is its change time: of all times only this one is the kernel's own. The others are as often the camera's, for
+    FTP, SMB and copies carry them over. A change time from the future (a clock set back, a server's clock) is now.
+    """
+    return min(_EPOCH + timedelta(microseconds=facts.st_ctime_ns // 1000), now)
 
 
 def stem_of(name: bytes) -> bytes:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from agent.clock import Clock
 from agent.errors import ImageError, TruncatedImageError
-from agent.frame import FileKey, Frame, readable_name
+from agent.frame import FileKey, Frame, Identity, JobAt, no_job, readable_name
 from agent.health import Health
 from agent.image import Picture, decode
 from agent.logs import log
 from agent.sources import files
-from agent.sources.identity import MAX_SIDECAR, Named, Names, Sidecar, SidecarError, merged, sidecar_names
+from agent.sources.identity import MAX_SIDECAR, Names, Sidecar, SidecarError, Told, arrival, sidecar_names
 from agent.sources.settling import Signature
 
 MAX_BYTES = 256 * 1024 * 1024  #: of one encoded image
@@ -70,6 +70,7 @@ class Intake:
     clock: Clock
     warn: Callable[[bytes, str], None]  #: (path, what is wrong with it); said once a file
     simulated: bool = False
+    job_at: JobAt = no_job
 
     def key(self, path: bytes, signature: Signature) -> bytes:
         """The file's 16-byte key."""
@@ -88,7 +89,7 @@ class Intake:
             _log.exception("source %s: inspection_failed: %s: %s; please report it", self.source, name, error)
             detail = " ".join(f"{type(error).__name__}: {error}".split())
             problem = ImageError("inspection_failed", detail[:MAX_DETAIL])
-            return Read(self._frame(path, signature, Named(), None, problem, None))
+            return Read(self._frame(path, signature, Told(job=self._unopened_job(path)), problem, None))
 
     def _opened(self, path: bytes, signature: Signature) -> Outcome:
         folder, name = files.split(path)
@@ -105,23 +106,25 @@ class Intake:
             if error.errno == errno.ELOOP:  # a folder on the way became a link
                 return Gone()
             problem = ImageError("unreadable_file", error.strerror or str(error))
-            frame = self._frame(path, signature, self.names.read(name), None, problem, None)
+            told = Told(self.names.read(name), job=self._unopened_job(path))
+            frame = self._frame(path, signature, told, problem, None)
             return Read(frame, undecided=True, unopened=True)
 
     def _read(self, path: bytes, signature: Signature, name: bytes, at: int) -> Outcome:
         with files.regular_file(name, at) as (fd, facts):
             if files.signature_of(facts) != signature:
                 return Changed()
-            named, sidecar = self.names.read(name), self._sidecar(path, name, at)
+            job = self.job_at(arrival(facts, self.clock.now()))
+            told = Told(self.names.read(name), self._sidecar(path, name, at), job)
             if signature.size > MAX_BYTES:
                 problem = ImageError("file_too_large", f"{signature.size} bytes, more than {MAX_BYTES}")
-                return Read(self._frame(path, signature, named, sidecar, problem, None), undecided=True)
+                return Read(self._frame(path, signature, told, problem, None), undecided=True)
             data = files.read_exactly(fd, signature.size)
             if data is None or files.signature_of(os.fstat(fd)) != signature:
                 return Changed()
-        return self._decoded(path, signature, named, sidecar, data)
+        return self._decoded(path, signature, told, data)
 
-    def _decoded(self, path: bytes, signature: Signature, named: Named, sidecar: Sidecar | None, data: bytes) -> Read:
+    def _decoded(self, path: bytes, signature: Signature, told: Told, data: bytes) -> Read:
         digest = hashlib.sha256(data).hexdigest()
         begin = self.clock.monotonic()
         what: Picture | ImageError
@@ -130,7 +133,7 @@ class Intake:
         except ImageError as error:
             what = error
         spent = (self.clock.monotonic() - begin) * 1000
-        frame = self._frame(path, signature, named, sidecar, what, digest, spent)
+        frame = self._frame(path, signature, told, what, digest, spent)
         growing = isinstance(what, TruncatedImageError) or (isinstance(what, Picture) and what.maybe_preallocated)
         return Read(frame, undecided=growing)
 
@@ -138,16 +141,15 @@ class Intake:
         self,
         path: bytes,
         signature: Signature,
-        named: Named,
-        sidecar: Sidecar | None,
+        told: Told,
         what: Picture | ImageError,
         sha256: str | None,
         decode_ms: float = 0.0,
     ) -> Frame:
         picture, problem = (what, None) if isinstance(what, Picture) else (None, what)
         exif = picture.taken_at if picture else None
-        taken, origin = self.names.captured_at(exif, named, sidecar, signature.mtime_ns, self.clock.now())
-        identity, unknown = merged(named, sidecar)
+        taken, origin = self.names.captured_at(exif, told, signature.mtime_ns, self.clock.now())
+        identity, unknown = told.identity()
         return Frame(
             source=self.source,
             name=readable_name(path),
@@ -163,6 +165,14 @@ class Intake:
             decode_ms=decode_ms,
             simulated=self.simulated,
         )
+
+    def _unopened_job(self, path: bytes) -> Identity:
+        """The job of a file that could not be opened; unknown where it cannot even be looked at."""
+        try:
+            facts = os.lstat(os.path.join(self.root, path))
+        except OSError:
+            return Identity()
+        return self.job_at(arrival(facts, self.clock.now()))
 
     def _sidecar(self, path: bytes, name: bytes, at: int) -> Sidecar | None:
         """The sidecar beside an image, where there is a usable one."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.frame import Identity
-from agent.sources.identity import MAX_SIDECAR, Names, SidecarError, merged
+from agent.sources.identity import MAX_SIDECAR, Names, SidecarError, Told
 
 PATTERN = r"(?P<part_id>[^_]+)_(?P<job_id>[^_]+)_(?P<frame>\d+)"
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -102,29 +102,40 @@ def test_the_order_of_what_says_when_it_was_taken():
     sidecar = names.sidecar(b'{"captured_at": "2026-11-22T08:00:00Z"}')
     exif = datetime(2026, 11, 22, 10, 0, 0)
     mtime = 1_795_342_925_123_456_789
-    assert names.captured_at(exif, named, sidecar, mtime, NOW) == (utc(2026, 11, 22, 8), "sidecar")
-    assert names.captured_at(exif, named, None, mtime, NOW) == (utc(2026, 11, 22, 9), "exif")
-    assert names.captured_at(None, named, None, mtime, NOW) == (utc(2026, 11, 22, 9, 22, 5), "name")
-    bare = names.read(b"a.png")
-    assert names.captured_at(datetime(1980, 1, 1), bare, None, mtime, NOW)[1] == "mtime"
-    assert names.captured_at(None, bare, None, mtime, NOW) == (utc(2026, 11, 22, 10, 22, 5, 123456), "mtime")
-    assert names.captured_at(None, bare, None, 2**63 * 1000, NOW) == (NOW, "mtime")
+    assert names.captured_at(exif, Told(named, sidecar), mtime, NOW) == (utc(2026, 11, 22, 8), "sidecar")
+    assert names.captured_at(exif, Told(named), mtime, NOW) == (utc(2026, 11, 22, 9), "exif")
+    assert names.captured_at(None, Told(named), mtime, NOW) == (utc(2026, 11, 22, 9, 22, 5), "name")
+    bare = Told(names.read(b"a.png"))
+    assert names.captured_at(datetime(1980, 1, 1), bare, mtime, NOW)[1] == "mtime"
+    assert names.captured_at(None, bare, mtime, NOW) == (utc(2026, 11, 22, 10, 22, 5, 123456), "mtime")
+    assert names.captured_at(None, bare, 2**63 * 1000, NOW) == (NOW, "mtime")
 
 
 @pytest.mark.parametrize("zone", [timezone(-timedelta(hours=12)), None])
 def test_an_exif_time_at_the_edge_of_the_calendar_is_unknown(zone):
     edge = datetime(9999, 12, 31, 23, 59, 59, tzinfo=zone)
     names = Names(None, ZoneInfo("America/New_York"))
-    assert names.captured_at(edge, names.read(b"20261122-102205.png"), None, 0, NOW)[1] == "name"
-    assert names.captured_at(edge, names.read(b"a.png"), None, 0, NOW) == (utc(1970, 1, 1), "mtime")
+    assert names.captured_at(edge, Told(names.read(b"20261122-102205.png")), 0, NOW)[1] == "name"
+    assert names.captured_at(edge, Told(names.read(b"a.png")), 0, NOW) == (utc(1970, 1, 1), "mtime")
 
 
-def test_a_sidecar_completes_the_name():
+def test_the_sidecar_goes_before_the_name_and_both_before_the_job():
     names = Names(PATTERN, BERLIN)
     sidecar = names.sidecar(b'{"weld_id": 7, "part_id": "B", "more": [1]}')
-    assert merged(names.read(b"A_J_1.png"), sidecar) == (Identity("B", "J", "7", "1"), False)
-    assert merged(names.read(b"odd.png"), sidecar) == (Identity("B", None, "7", None), False)
-    assert merged(names.read(b"odd.png"), names.sidecar(b"{}")) == (Identity(), True)
+    name, odd, job = names.read(b"A_J_1.png"), names.read(b"odd.png"), Identity("C", "K", "9")
+    assert Told(name, sidecar).identity() == (Identity("B", "J", "7", "1"), False)
+    assert Told(name, job=job).identity() == (Identity("A", "J", "9", "1"), False)
+    assert Told(name, sidecar, job).identity() == (Identity("B", "J", "7", "1"), False)
+    assert Told(odd, sidecar).identity() == (Identity("B", None, "7", None), False)
+    assert Told(odd, sidecar, job).identity() == (Identity("B", "K", "7", None), False)
+
+
+def test_what_nothing_told_is_unknown_and_a_job_tells_something():
+    names = Names(PATTERN, BERLIN)
+    odd = names.read(b"odd.png")
+    assert Told(odd, names.sidecar(b"{}")).identity() == (Identity(), True)
+    assert Told(odd, job=Identity(job_id="K")).identity() == (Identity(job_id="K"), False)
+    assert Told(Names(None, BERLIN).read(b"odd.png")).identity() == (Identity(), False)
 
 
 @pytest.mark.parametrize(

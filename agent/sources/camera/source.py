@@ -25,7 +25,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.config import CameraConfig
 from agent.errors import RetryError
-from agent.frame import Frame
+from agent.frame import Frame, JobAt, no_job
 from agent.health import Health
 from agent.logs import log
 from agent.ports import Offer, SeenKeys
@@ -63,11 +63,12 @@ class CameraSource:
         health: Health,
         clock: Clock,
         simulated: bool = False,
+        job_at: JobAt = no_job,
     ) -> None:
         self.name = config.name
         self._config, self._grabber, self._store, self._room = config, grabber, store, room
         self._seen, self._health = seen, health
-        self._taking = Taking(config, store, health, clock, simulated=simulated)
+        self._taking = Taking(config, store, health, clock, job_at, simulated=simulated)
         self._feed: Feed | None = None
         self._lock = threading.Lock()  # guards the two below: commands and releases come from other threads
         self._asked = threading.Event()

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from agent.clock import Clock
 from agent.config import CameraConfig
 from agent.errors import ImageError
-from agent.frame import Frame
+from agent.frame import Frame, JobAt
 from agent.health import Health
 from agent.image import Picture
 from agent.logs import log
@@ -31,10 +31,17 @@ class Taking:
     """Makes frames for one source, in its thread."""
 
     def __init__(
-        self, config: CameraConfig, store: FrameStore, health: Health, clock: Clock, *, simulated: bool
+        self,
+        config: CameraConfig,
+        store: FrameStore,
+        health: Health,
+        clock: Clock,
+        job_at: JobAt,
+        *,
+        simulated: bool,
     ) -> None:
         self._config, self._store, self._health = config, store, health
-        self._clock, self._simulated = clock, simulated
+        self._clock, self._job_at, self._simulated = clock, job_at, simulated
         self._last: tuple[Grab, Saved] | None = None
 
     def frame(self, fed: Fed) -> Frame:
@@ -118,6 +125,7 @@ class Taking:
             problem=what if isinstance(what, ImageError) else None,
             sha256=saved.sha256 if saved else None,
             bytes=saved.bytes if saved else None,
+            identity=self._job_at(taken),
             decode_ms=decode_ms,
             simulated=self._simulated,
             result_id=new_result_id(int(self._clock.now().timestamp() * 1e3)),
