@@ -16,7 +16,8 @@ from agent.errors import BundleError
 from agent.health import Health
 from agent.inspection import Inspector
 from agent.logs import log
-from agent.model.store import Loaded, Store, Trust, load, resolve
+from agent.model.loading import Loaded, Trust, load
+from agent.model.store import Store, resolve
 
 REFUSED, FELL_BACK, ROLLED_BACK = "bundle_refused", "bundle_fell_back", "bundle_rolled_back"
 TRIAL_FRAMES = 50  #: judged after a swap before it is taken for good
@@ -28,7 +29,7 @@ class Bundles:
     """The station's bundle, through its life. ``look`` is called about once a second, from one thread."""
 
     def __init__(self, config: AgentConfig, health: Health) -> None:
-        self._trust = Trust.of(config.bundle)
+        self._trust = Trust.of(config)
         self._initial, self._health = config.bundle.initial, health
         self._store = Store(Path(config.state))
         self._stamp = self._store.stamp()

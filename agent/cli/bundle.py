@@ -151,7 +151,8 @@ def _with_interval(number: Any) -> str:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from agent.model.store import Trust, load, resolve
+    from agent.model.loading import Trust, load
+    from agent.model.store import resolve
 
     loaded = load(resolve(options.bundle), Trust(options.trusted_keys))
     facts = loaded.model.facts
@@ -173,10 +174,11 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _install(options: argparse.Namespace) -> int:
-    from agent.model.store import Store, Trust
+    from agent.model.loading import Trust
+    from agent.model.store import Store
 
     config = _station(options)
-    name = Store(Path(config.state)).install(Path(options.bundle), Trust.of(config.bundle).keys, config.bundle.initial)
+    name = Store(Path(config.state)).install(Path(options.bundle), Trust.of(config).keys, config.bundle.initial)
     return _answer(options, {"installed": name}, f"{name} is installed; next: weldwatch bundle activate {name}")
 
 
@@ -198,13 +200,14 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _activate(options: argparse.Namespace) -> int:
-    from agent.model.store import SHIPPED, Store, Trust, load, resolve
+    from agent.model.loading import Trust, load
+    from agent.model.store import SHIPPED, Store, resolve
 
     config = _station(options)
     store = Store(Path(config.state))
     path = store.path(options.bundle) or (resolve(SHIPPED) if options.bundle == SHIPPED else None)
     if path is not None:
-        load(path, Trust.of(config.bundle))
+        load(path, Trust.of(config))
     store.activate(options.bundle, config.bundle.initial)
     return _answer(options, {"active": options.bundle}, f"{options.bundle} passed its self-test here and is active")
 

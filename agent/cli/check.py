@@ -71,11 +71,12 @@ def _show(finding: Finding) -> None:
 
 def _bundle(config: AgentConfig) -> Iterator[Finding]:
     from agent.errors import BundleError
-    from agent.model.store import Store, Trust, load, resolve
+    from agent.model.loading import Trust, load
+    from agent.model.store import Store, resolve
 
     try:
         store, keys = Store(Path(config.state)), config.bundle.trusted_keys
-        trust = Trust.of(config.bundle)
+        trust = Trust.of(config)
         loaded = load(resolve(store.candidates(config.bundle.initial)[0], store), trust)
     except BundleError as error:
         yield Finding(

@@ -41,7 +41,8 @@ def work(options: argparse.Namespace) -> int:
     from agent.errors import UsageError
     from agent.inspection import inspect
     from agent.logs import printable
-    from agent.model.store import load, resolve
+    from agent.model.loading import load
+    from agent.model.store import resolve
 
     images = list(_images(options.paths))
     if not images:

@@ -4,6 +4,7 @@ Invariants
 - The ONNX bytes come from a verified archive and are checked against their digest when read.
 - ``self_test`` runs the golden images on this machine; a model that fails it never judges a frame.
 - One thread, no spinning: at 20 images a second a spinning pool would burn half a core for nothing.
+- A session runs on the device that it was asked for, or is refused: onnxruntime's own silent falling back is undone.
 """
 
 from __future__ import annotations
@@ -22,21 +23,18 @@ from agent.bundle.postprocess import decide
 from agent.bundle.preprocess import to_gray, to_input
 from agent.errors import BundleError, ImageError
 from agent.image import Picture, decode
+from agent.model.devices import ON_CPU, Device
 from agent.ports import Decision, Judgement
 from agent.result import ModelFacts
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CPU = "CPUExecutionProvider"
-#: Tried before the processor where the installed onnxruntime has them; the self-test measures which is faster.
-_ACCELERATORS = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "OpenVINOExecutionProvider")
-
 
 class OnnxModel:
     """One variant of one bundle, loaded. Implements ``ports.Model``; ``judge`` belongs to one thread."""
 
-    def __init__(self, archive: Archive, variant: str | None = None, device: str = CPU) -> None:
+    def __init__(self, archive: Archive, variant: str | None = None, device: Device = ON_CPU) -> None:
         """Load ``variant`` (default: the first that the manifest lists). ``BundleError`` when it does not fit."""
         self.manifest: Manifest = archive.manifest
         self.variant = variant or next(iter(self.manifest.variants))
@@ -45,7 +43,7 @@ class OnnxModel:
             raise BundleError(f"{archive.path}: no variant {self.variant!r}; it has {known}")
         entry = self.manifest.variants[self.variant].file
         self._where = f"{archive.path}: {entry}"
-        self.device = device
+        self.device = device.name
         self._session = _session(archive, entry, self._where, device)
         self._output = self._check_signature()
         self.decision: Decision = self.manifest.decision_of(self.variant)
@@ -91,7 +89,7 @@ class OnnxModel:
         return name
 
 
-def _session(archive: Archive, entry: str, where: str, device: str) -> onnxruntime.InferenceSession:
+def _session(archive: Archive, entry: str, where: str, device: Device) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -99,13 +97,19 @@ def _session(archive: Archive, entry: str, where: str, device: str) -> onnxrunti
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors only: they are raised as well, in one line
+    sha256 = archive.manifest.files[entry].sha256
+    if device.provider not in onnxruntime.get_available_providers():
+        raise BundleError(f"bundle.device: onnxruntime {onnxruntime.__version__} here does not offer {device.name}")
     # A session made from bytes keeps them for life. The very bytes that were checked go through a file in memory that
     # nobody else can reach, and are gone once it is loaded.
     handle = os.memfd_create("weldwatch-model", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(handle), "wb") as file:
             file.write(archive.read(entry))
-        return onnxruntime.InferenceSession(f"/proc/self/fd/{handle}", options, providers=[device])
+        if (folder := device.folder(sha256)) is not None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        providers = device.providers(sha256)
+        session = onnxruntime.InferenceSession(f"/proc/self/fd/{handle}", options, providers=providers)
     except BundleError:
         raise
     except Exception as error:  # noqa: BLE001  # onnxruntime's errors share no base but Exception
@@ -113,21 +117,16 @@ def _session(archive: Archive, entry: str, where: str, device: str) -> onnxrunti
         raise BundleError(f"{where}: onnxruntime {onnxruntime.__version__} cannot load it: {reason}") from None
     finally:
         os.close(handle)
-
-
-def providers(device: str) -> list[str]:
-    """The execution providers to try for ``bundle.device``: "cpu", or "auto" for all that this onnxruntime offers."""
-    if device == "cpu":
-        return [CPU]
-    import onnxruntime
-
-    offered = set(onnxruntime.get_available_providers())
-    return [provider for provider in _ACCELERATORS if provider in offered] + [CPU]
+    if session.get_providers()[0] != device.provider:
+        raise BundleError(f"{where}: {device.name} does not work here, onnxruntime says why on stderr")
+    session.disable_fallback()
+    return session
 
 
 def self_test(archive: Archive, model: OnnxModel) -> tuple[float, float]:
     """Run the golden images through ``model``: the largest deviation (absolute) and the median latency in ms.
 
+    The first image is run once more before, unmeasured: what a device does at its first frame is no frame's latency.
     ``BundleError`` when an output is further off than the variant's tolerance, or an evaluation would change.
     """
     tolerance = model.manifest.variants[model.variant].tolerance
@@ -137,7 +136,10 @@ def self_test(archive: Archive, model: OnnxModel) -> tuple[float, float]:
         if expected is None:
             continue
         try:
-            judged = model.judge(decode(archive.read(golden.image)))
+            picture = decode(archive.read(golden.image))
+            if not times:
+                model.judge(picture)
+            judged = model.judge(picture)
         except ImageError as error:
             raise BundleError(f"{archive.path}: self-test failed: {golden.image}: {error}") from None
         times.append(judged.preprocess_ms + judged.inference_ms)

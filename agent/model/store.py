@@ -1,67 +1,40 @@
-"""The bundles on a station: which are installed, which one judges, and how to go back.
+"""The bundles on a station: which are installed, which one shall judge, which one beside it, and how to go back.
 
     <state>/bundles/<name>-<version>.pipeline     installed: verified whole, never changed
     <state>/bundles/active.json                   the pointer: {"active": …, "history": […]}, newest last
+    <state>/bundles/shadow.json                   the candidate: {"shadow": …}; absent: none
 
 Invariants
-- ``load`` returns a model only after the archive was verified whole, its signature where trust is configured, and the
-  golden self-test passed on this machine.
 - A file appears under its name synced and whole; the pointer moves by rename. A kill leaves the old state or the new.
-- What is active, or in the pointer's history, is never removed; of the others the newest ``KEEP`` stay.
+- What is active, in the pointer's history or the candidate is never removed; of the others the newest ``KEEP`` stay.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-import shutil
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from agent.bundle import signature
-from agent.bundle.archive import Archive
-from agent.config import BundleConfig
+from agent.bundle.archive import MAX_TOTAL, Archive
 from agent.errors import BundleError
-from agent.model.session import OnnxModel, providers, self_test
 
 SHIPPED = "weld-demo"
 SUFFIX = ".pipeline"
 KEEP = 5
 HISTORY = 3
 _LEFTOVER_S = 3600.0
+_CHUNK = 1 << 20
 _SHIPPED_FOLDER = Path(__file__).parent.parent / "demo"
 _INSTALLED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A bundle that passed its self-test, ready to judge."""
-
-    model: OnnxModel
-    path: Path
-    notice: str | None
-    self_test_deviation: float  #: largest absolute deviation of a golden output
-    latency_ms: float  #: median of the self-test's frames, preprocessing and inference
-    signed_by: str | None = None  #: name of the trusted key
-    refusals: tuple[str, ...] = ()  #: what was preferred and did not pass here, one line each
-
-
-@dataclass(frozen=True)
-class Trust:
-    """What a bundle has to show before it may judge."""
-
-    keys: Path | None = None  #: folder of public keys; None: unsigned bundles are taken
-    device: str = "auto"
-    budget_ms: float | None = None  #: slowest median latency of the self-test
-
-    @classmethod
-    def of(cls, config: BundleConfig) -> Trust:
-        """What a station's configuration asks for."""
-        return cls(Path(config.trusted_keys) if config.trusted_keys else None, config.device, config.budget_ms)
 
 
 class Pointer(msgspec.Struct, frozen=True):
@@ -69,6 +42,12 @@ class Pointer(msgspec.Struct, frozen=True):
 
     active: str
     history: list[str] = []
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """``shadow.json``."""
+
+    shadow: str
 
 
 def resolve(wanted: str, store: Store | None = None) -> Path:
@@ -88,39 +67,12 @@ def resolve(wanted: str, store: Store | None = None) -> Path:
     )
 
 
-def load(path: Path, trust: Trust = Trust()) -> Loaded:
-    """Verify, load and test. Variants are tried in the manifest's order, each on every device that may be used; of the
-    devices that pass the fastest is taken. ``BundleError`` when none passes.
-    """
-    with Archive(path) as archive:
-        signed_by = signature.require(archive, trust.keys)
-        refusals: list[str] = []
-        for variant in archive.manifest.variants:
-            passed: list[tuple[float, float, OnnxModel]] = []
-            for device in providers(trust.device):
-                try:
-                    model = OnnxModel(archive, variant, device)
-                    deviation, latency = self_test(archive, model)
-                    if trust.budget_ms is not None and latency > trust.budget_ms:
-                        slow = f"{latency:.1f} ms a frame, bundle.budget_ms is {trust.budget_ms:g}"
-                        raise BundleError(f"{path}: variant {variant} on {device} takes {slow}")
-                except BundleError as error:
-                    refusals.append(str(error))
-                    continue
-                passed.append((latency, deviation, model))
-            if passed:
-                latency, deviation, model = min(passed, key=lambda one: one[0])
-                notice = archive.manifest.notice
-                return Loaded(model, path, notice, deviation, latency, signed_by, tuple(refusals))
-    raise BundleError(refusals[0])
-
-
 class Store:
     """The ``bundles`` folder of a state folder. Any process may use it; each step is atomic."""
 
     def __init__(self, state: Path) -> None:
         self.folder = state / "bundles"
-        self._pointer = self.folder / "active.json"
+        self._pointer, self._shadow = self.folder / "active.json", self.folder / "shadow.json"
 
     def names(self) -> list[str]:
         """Installed bundles as ``name-version``, oldest installation first."""
@@ -149,36 +101,70 @@ class Store:
         except BundleError:
             return None
 
-    def stamp(self) -> tuple[int, int] | None:
-        """Changes whenever the pointer does: cheap enough to look at every second."""
+    def shadow(self) -> str | None:
+        """The candidate that shall judge beside the active bundle; None where there is none, or none can be read."""
         try:
-            facts = self._pointer.stat()
-        except OSError:
+            return msgspec.json.decode(self._shadow.read_bytes(), type=Candidate).shadow
+        except (OSError, msgspec.DecodeError):
             return None
-        return facts.st_ino, facts.st_mtime_ns
+
+    def stamp(self) -> tuple[int | None, ...]:
+        """Changes whenever the pointer or the candidate does: cheap enough to look at several times a second."""
+        found: list[int | None] = []
+        for file in (self._pointer, self._shadow):
+            try:
+                facts = file.stat()
+                found += (facts.st_ino, facts.st_mtime_ns)
+            except OSError:
+                found.append(None)
+        return tuple(found)
 
     def install(self, source: Path, keys: Path | None = None, initial: str = SHIPPED) -> str:
         """Copy a bundle into the store and verify the copy whole. Its name. ``BundleError`` for what is refused."""
         if not source.is_file():
             raise BundleError(f"{source}: no such file; give the path of a {SUFFIX} file")
-        self._make()
-        copy = self.folder / f".{uuid.uuid4()}.tmp"
         try:
+            with source.open("rb") as file:
+                return self.receive(lambda out: pour(file, out), str(source), keys, initial)
+        except OSError as error:
+            raise BundleError(f"{source}: {error.strerror}; it must be readable") from None
+
+    def receive(
+        self, fill: Callable[[BinaryIO], None], origin: str, keys: Path | None = None, initial: str = SHIPPED,
+        sha256: str | None = None,
+    ) -> str:  # fmt: skip
+        """Install what ``fill`` writes; ``origin`` names it in errors. The name it is installed under.
+
+        ``BundleError`` for what is refused: larger than a bundle may be, not whole, not ``sha256`` where that is given,
+        not signed by one of ``keys`` where these are. Nothing is left of it.
+        """
+        with self._draft(origin) as copy:
             try:
-                shutil.copyfile(source, copy)
-                _sync(copy)
+                with copy.open("xb") as out:
+                    fill(out)
+                    out.flush()
+                    os.fsync(out.fileno())
+                if sha256 is not None and _digest(copy) != sha256.lower():
+                    raise BundleError(f"{origin}: its SHA-256 is {_digest(copy)}, wanted is {sha256.lower()}")
             except OSError as error:
-                raise BundleError(f"{source}: cannot be copied to {self.folder}: {error.strerror}") from None
+                raise BundleError(f"{origin}: cannot be copied to {self.folder}: {error.strerror or error}") from None
             with Archive(copy) as archive:
                 signature.require(archive, keys)
                 name = f"{archive.manifest.name}-{archive.manifest.version}"
                 self._put(copy, name, archive)
-        except BundleError as error:
-            raise BundleError(str(error).replace(str(copy), str(source))) from None
-        finally:
-            copy.unlink(missing_ok=True)
         self._tidy(initial)
         return name
+
+    @contextmanager
+    def _draft(self, origin: str) -> Iterator[Path]:
+        self._make()
+        copy = self.folder / f".{uuid.uuid4()}.tmp"
+        try:
+            yield copy
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(copy), origin)) from None
+        finally:
+            copy.unlink(missing_ok=True)
 
     def _put(self, copy: Path, name: str, new: Archive) -> None:
         final = self.folder / f"{name}{SUFFIX}"
@@ -197,15 +183,29 @@ class Store:
         """Let ``name`` (an installed bundle, or the shipped one) judge from now on. What judged until now, ``initial``
         where nothing was activated yet, is kept to go back to.
         """
-        if self.path(name) is None and name != SHIPPED:
-            raise BundleError(f"{name}: not installed; installed are {', '.join(self.names()) or 'none'}")
+        self._require(name)
         pointer = self._readable_pointer()
         before = pointer or Pointer(initial)
         name = name.removesuffix(SUFFIX)
         if before.active != name or pointer is None:
             history = [one for one in [*before.history, before.active] if one != name]
             self._make()
-            self._point(Pointer(name, history[-HISTORY:]))
+            self._write(self._pointer, Pointer(name, history[-HISTORY:]))
+        if self.shadow() == name:
+            self.set_shadow(None)
+
+    def set_shadow(self, name: str | None) -> None:
+        """Let ``name`` judge beside the active bundle from now on; None ends that."""
+        if name is None:
+            self._shadow.unlink(missing_ok=True)
+            return
+        self._require(name)
+        self._make()
+        self._write(self._shadow, Candidate(name.removesuffix(SUFFIX)))
+
+    def _require(self, name: str) -> None:
+        if self.path(name) is None and name != SHIPPED:
+            raise BundleError(f"{name}: not installed; installed are {', '.join(self.names()) or 'none'}")
 
     def rollback(self) -> str:
         """Go back to what judged before. Its name."""
@@ -213,7 +213,7 @@ class Store:
         history = [one for one in (pointer.history if pointer else []) if self._there(one)]
         if not history:
             raise BundleError("nothing to go back to; activate an installed bundle by name")
-        self._point(Pointer(history[-1], history[:-1]))
+        self._write(self._pointer, Pointer(history[-1], history[:-1]))
         return history[-1]
 
     def _make(self) -> None:
@@ -235,14 +235,14 @@ class Store:
             return [initial]
         return list(dict.fromkeys([pointer.active, *reversed(pointer.history), initial]))
 
-    def _point(self, pointer: Pointer) -> None:
+    def _write(self, file: Path, contents: Pointer | Candidate) -> None:
         temporary = self.folder / f".{uuid.uuid4()}.tmp"
         try:
-            temporary.write_bytes(msgspec.json.encode(pointer))
+            temporary.write_bytes(msgspec.json.encode(contents))
             _sync(temporary)
-            temporary.replace(self._pointer)
+            temporary.replace(file)
         except OSError as error:
-            raise BundleError(f"{self._pointer}: {error.strerror}; the active bundle is unchanged") from None
+            raise BundleError(f"{file}: {error.strerror}; nothing is changed") from None
         finally:
             temporary.unlink(missing_ok=True)
         _sync(self.folder)
@@ -250,13 +250,31 @@ class Store:
     def _tidy(self, initial: str) -> None:
         """Keep the newest, what is active or may be needed again; leftovers of a kill go."""
         pointer = self._readable_pointer()
-        needed = {initial.removesuffix(SUFFIX), *([pointer.active, *pointer.history] if pointer else [])}
+        needed = {initial.removesuffix(SUFFIX), self.shadow(), *([pointer.active, *pointer.history] if pointer else [])}
         spare = [name for name in self.names() if name not in needed]
         for left in self.folder.glob(".*.tmp"):
             if time.time() - left.stat().st_mtime > _LEFTOVER_S:
                 left.unlink(missing_ok=True)
         for name in spare[:-KEEP]:
             (self.folder / f"{name}{SUFFIX}").unlink(missing_ok=True)
+
+
+def pour(source: BinaryIO, out: BinaryIO) -> None:
+    """Copy at most what a bundle may have. ``BundleError`` for more."""
+    taken = 0
+    while chunk := source.read(_CHUNK):
+        taken += len(chunk)
+        if taken > MAX_TOTAL:
+            raise BundleError(f"{getattr(source, 'name', 'it')}: more than {MAX_TOTAL >> 20} MB; that is no bundle")
+        out.write(chunk)
+
+
+def _digest(file: Path) -> str:
+    hasher = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest()
 
 
 def _sync(path: Path) -> None:

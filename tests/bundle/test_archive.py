@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from agent.bundle.archive import Archive, is_plain_path
 from agent.bundle.manifest import DecisionRule
 from agent.errors import BundleError
-from agent.model.store import load, resolve
+from agent.model.loading import load
+from agent.model.store import resolve
 from tests.support.bundles import LABELS, brightness_bundle, brightness_graph
 
 

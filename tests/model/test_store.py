@@ -17,7 +17,8 @@ import pytest
 from agent.bundle import signature
 from agent.bundle.archive import Archive, write_signed
 from agent.errors import BundleError, UsageError
-from agent.model.store import KEEP, Store, Trust, load, resolve
+from agent.model.loading import Trust, load
+from agent.model.store import KEEP, Store, resolve
 from tests.support.bundles import brightness_bundle
 
 
