@@ -1,0 +1,86 @@
+"""A result as one line for people, or as it stands.
+
+Invariant: names of images and of bundles, and reasons, are others' words: no control character of theirs reaches a
+terminal.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, tzinfo
+
+import msgspec
+
+from agent.clock import parse_iso
+from agent.logs import printable
+from agent.result import Reason
+
+_COLOURS = {"OK": "32", "NotOK": "31", "NotDecidable": "33"}
+HEAD = f"{'time':<23} {'evaluation':<12} {'defect':>6}  {'part':<12} image"
+
+
+class _Image(msgspec.Struct):
+    name: str
+
+
+class _Model(msgspec.Struct):
+    name: str
+    version: str
+
+
+class _Timing(msgspec.Struct):
+    total: float
+
+
+class Shown(msgspec.Struct):
+    """What people look at in a result."""
+
+    created_at: str
+    evaluation: str
+    reasons: list[Reason]
+    part_id: str | None
+    image: _Image
+    model: _Model
+    timing_ms: _Timing
+
+
+_DECODER = msgspec.json.Decoder(Shown)
+
+
+def decode(line: bytes) -> Shown | None:
+    """A line of a daily log; None when it is no result."""
+    try:
+        return _DECODER.decode(line)
+    except msgspec.DecodeError:
+        return None
+
+
+def local(shown: Shown, zone: tzinfo) -> datetime:
+    """When it was made, in ``zone``."""
+    return parse_iso(shown.created_at).astimezone(zone)
+
+
+def as_line(line: bytes, zone: tzinfo, colour: bool) -> str:
+    """For people; ends with a newline."""
+    shown = decode(line)
+    if shown is None:
+        return f"(no result) {printable(line[:100].decode(errors='replace'))}\n"
+    evaluation = f"{shown.evaluation:<12}"
+    if colour:
+        evaluation = f"\x1b[{_COLOURS.get(shown.evaluation, '0')}m{evaluation}\x1b[0m"
+    try:
+        when = f"{local(shown, zone):%Y-%m-%d %H:%M:%S.%f}"[:-3]
+    except ValueError:
+        when = printable(shown.created_at)
+    value = next((reason.value for reason in shown.reasons if reason.value is not None), None)
+    number = "" if value is None else f"{value:.3f}"
+    why = ""
+    if shown.evaluation == "NotDecidable":
+        why = "  " + "; ".join(f"{reason.code} {reason.detail or ''}".strip() for reason in shown.reasons)
+    rest = printable(f"{shown.part_id or '–':<12} {shown.image.name}{why}")
+    return f"{when:<23} {evaluation} {number:>6}  {rest}\n"
+
+
+def as_raw(line: bytes, zone: tzinfo, colour: bool) -> str:  # noqa: ARG001  # the same call as ``as_line``
+    """For machines: the result byte for byte; only on a terminal its control characters are shown as such."""
+    text = line.decode(errors="surrogateescape")
+    return f"{printable(text) if colour else text}\n"
