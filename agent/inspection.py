@@ -18,6 +18,7 @@ from agent.health import Health
 from agent.ledger import Entry, Ledger
 from agent.logs import log
 from agent.ports import Judgement, Model, Source
+from agent.pulse import Pulse
 from agent.result import Evaluation, ImageFacts, Reason, Result, Station, Timing, new_result_id
 
 _GROUP = 16  #: frames that share one commit under load
@@ -154,6 +155,7 @@ class Inspector:
         self._give_up = threading.Event()
         self._sources: Mapping[str, Source] = {}
         self.inference_ms: deque[float] = deque(maxlen=1000)  #: the newest, for health's p50 and p99
+        self.pulse = Pulse()
 
     def run(self, sources: Mapping[str, Source]) -> None:
         """Inspect until the intake ends. Runs in a thread of its own."""
@@ -162,10 +164,12 @@ class Inspector:
             judged: list[Entry] = []
             while frames:  # a judged picture is let go at once, not after the commit
                 frame = frames.pop(0)
+                self.pulse.step("judging an image")
                 judged.append(Entry(self._inspect(frame), frame.key, frame.source))
                 del frame
             if not self._commit(judged):
                 return
+            self.pulse.rest()
 
     def swap(self, model: Model) -> None:
         """Judge with ``model`` from the next frame on. From any thread."""
@@ -177,17 +181,21 @@ class Inspector:
 
     def _inspect(self, frame: Frame) -> Result:
         result = inspect(frame, self._model, self._station, self._clock)
-        self._health.count("inspected")
+        model = f"{result.model.name} {result.model.version} {result.model.variant}"
+        self._health.count("inspected", source=frame.source, evaluation=result.evaluation, model=model)
         self._health.count("errors", int(frame.picture is None))
         self._health.count(f"evaluation_{result.evaluation}")
         if frame.picture is not None:
             self._health.count("judged")
             if result.evaluation == "NotDecidable":
                 self._health.count("judged_undecided")
+        for stage in ("decode", "preprocess", "inference", "total"):
+            self._health.took(stage, getattr(result.timing_ms, stage) / 1e3)
         if result.evaluation == "NotDecidable":
             reason = result.reasons[0]
+            self._health.count("not_decidable", reason=reason.code)
             why = reason.detail or (f"{reason.value:.3f}, limit {reason.limit}" if reason.value is not None else "")
-            _log.warning("%s: NotDecidable: %s %s", frame.name, reason.code, why)
+            _log.warning("not_decidable: %s: %s %s", frame.name, reason.code, why)
         if result.probability is not None:
             self.inference_ms.append(result.timing_ms.inference)
         return result
@@ -196,9 +204,11 @@ class Inspector:
         """Make a group durable, then release it. False when told to give up on a ledger that takes nothing."""
         while True:
             try:
+                self.pulse.step("committing results to the ledger")
                 self._ledger.commit(judged)
                 break
             except RetryError as error:
+                self.pulse.rest()
                 if self._health.raise_problem("ledger_full", str(error)):
                     _log.error("ledger_full: %s; inspection waits, images stay where they are; free some space", error)
                 if self._give_up.wait(_RETRY_S):
@@ -208,5 +218,6 @@ class Inspector:
         for name, source in self._sources.items():
             keys = [entry.key for entry in judged if entry.source == name and entry.key is not None]
             if keys:
+                self.pulse.step(f"letting go of images of {name}")
                 source.release(keys)
         return True

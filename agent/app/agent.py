@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
+from collections.abc import Iterable
 from typing import Any
 
 from agent import memory
 from agent.app.assembly import Parts, assemble
 from agent.app.condition import Condition
+from agent.app.watchdog import Watchdog
 from agent.clock import Clock, SystemClock
 from agent.config import AgentConfig
 from agent.delivery.shipper import stop_all
@@ -23,8 +26,10 @@ from agent.errors import RetryError
 from agent.health import Health
 from agent.logs import log
 from agent.ports import Source
+from agent.pulse import Pulse
 
 STOP_DELIVER_S = 5.0  #: how long a stop goes on delivering
+STOP_RELEASE_S = 2.0  #: how long it goes on archiving and deleting
 ONCE_DELIVER_S = 10.0  #: how long ``run --once`` waits for a broker
 HEALTH_S = 10.0
 _TICK_S = 0.25
@@ -36,8 +41,16 @@ _log = log("app")
 class Agent:
     """One station, from configuration to a clean end. Constructing it neither opens nor starts anything."""
 
-    def __init__(self, config: AgentConfig, *, clock: Clock | None = None, simulated: bool = False) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        clock: Clock | None = None,
+        simulated: bool = False,
+        watchdog: Watchdog | None = None,
+    ) -> None:
         self._config, self._clock, self._simulated = config, clock or SystemClock(), simulated
+        self._watchdog, self._pulse = watchdog or Watchdog(), Pulse()
         self.health = Health()
         self.ready = threading.Event()  #: set once the sources run
         self._stop = threading.Event()
@@ -95,7 +108,9 @@ class Agent:
             if once:
                 self._tend_once(parts, condition, watching)
             else:
-                self._tend(parts, condition)
+                pulses = {"inspector": parts.inspector.pulse, "main thread": self._pulse}
+                with self._watchdog.watching(pulses, lambda: _summary(self.health)):
+                    self._tend(parts, condition)
         finally:
             delivered = self._wind_down(parts, watching, inspecting, once)
         return 1 if self._failed.is_set() or (once and not delivered) else 0
@@ -133,6 +148,7 @@ class Agent:
         published: object = None
         next_health = self._clock.monotonic()
         while not self._ending():
+            self._pulse.step("its round: status, space, bundles, housekeeping")
             self._changed.wait(_TICK_S)
             self._changed.clear()
             if parts.mqtt is not None and (shown := condition.gist(self._inspecting())) != published:
@@ -172,6 +188,7 @@ class Agent:
         inspecting.join(STOP_DELIVER_S)
         parts.inspector.give_up()
         inspecting.join()
+        _close_all(parts.sources.values())
         if once and not self._asked:  # a broker that is away is waited for; at a stop it is not
             until = self._clock.monotonic() + ONCE_DELIVER_S
             for shipper in parts.shippers:
@@ -182,3 +199,15 @@ class Agent:
             _log.warning("%d results are not delivered to %s yet; they are kept for the next start", depth, name)
         _log.info("stopped")
         return not left
+
+
+def _summary(health: Health) -> str:
+    """The line of ``systemctl status``."""
+    return f"{health.counters()['inspected']} images inspected; {', '.join(health.problems()) or 'no problems'}"
+
+
+def _close_all(sources: Iterable[Source]) -> None:
+    """All of them share the time: one whose target hangs must not make the stop long."""
+    until = time.monotonic() + STOP_RELEASE_S
+    for source in sources:
+        source.close(max(0.0, until - time.monotonic()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import signal
 from typing import Any
 
@@ -20,8 +21,21 @@ def add_to(commands: Any) -> None:
     command.add_argument("--once", action="store_true", help="inspect what is there, deliver, end; waits 10 s for a "
                          "broker, exit code 1 if anything stays undelivered")  # fmt: skip
     command.add_argument("--log", choices=("text", "json"), default="text", help="form of the log lines (default text)")
+    command.add_argument("--watchdog", metavar="SECONDS", type=_limit, help="end with exit code 1, to be started "
+                         "again, when a step of the work takes longer; default: half of systemd's WatchdogSec, or "
+                         "off")  # fmt: skip
     command.add_argument("--verbose", action="store_true", help="log what goes well, too")
     command.set_defaults(work=work)
+
+
+def _limit(text: str) -> float:
+    """At least a second: a step may wait for the disk that long on any machine."""
+    try:
+        if 1 <= (limit := float(text)) <= 3600:
+            return limit
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"found {text!r}; a number of seconds from 1 to 3600")
 
 
 def work(options: argparse.Namespace) -> int:
@@ -32,8 +46,11 @@ def work(options: argparse.Namespace) -> int:
     settings = config.load(config.find(options.config))
 
     from agent.app.agent import Agent
+    from agent.app.notify import Notify
+    from agent.app.watchdog import Watchdog
 
-    agent = Agent(settings)
+    faulthandler.enable()  # should the service manager have to end it, the log says where each thread stood
+    agent = Agent(settings, watchdog=Watchdog(Notify.from_environment(), options.watchdog))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.ask_to_stop())
     return agent.run(once=options.once)
