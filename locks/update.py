@@ -9,10 +9,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-SETS = {"demo": ("demo",), "training": ("demo", "training"), "test": ("demo", "camera", "genicam", "training", "dev")}
+#: What each set holds beside the agent itself: ``matrix`` tests the agent alone, ``test`` everything.
+SETS = {
+    "demo": ("demo",),
+    "training": ("demo", "training"),
+    "matrix": ("demo", "camera", "genicam", "dev"),
+    "test": ("demo", "camera", "genicam", "training", "dev", "docs", "sbom"),
+}
 HERE = Path(__file__).parent
 
 
@@ -20,45 +28,47 @@ def main() -> int:
     """All files; stops at the first that does not resolve."""
     for python in PYTHONS:
         for name, extras in SETS.items():
-            text = for_python(compiled(python, extras), python)
-            head = f"# weldwatch, set {name!r}, Python {python}: written by locks/update.py, not by hand\n"
-            (HERE / f"{name}-{python}.txt").write_text(head + text, encoding="utf-8")
-            print(f"{name}-{python}.txt: {text.count('==')} packages")
+            project = (str(HERE.parent / "pyproject.toml"), *(f"--extra={extra}" for extra in (*extras, "build")))
+            write(name, python, *project)
+        write("audit", python, "--group", f"{HERE.parent / 'pyproject.toml'}:audit")
     return 0
 
 
-def compiled(python: str, extras: tuple[str, ...]) -> str:
-    """What uv resolves, with hashes and markers."""
-    command = ["uv", "pip", "compile", "--quiet", str(HERE.parent / "pyproject.toml"), "--python-version", python,
-               "--universal", "--generate-hashes", "--no-emit-index-url", "--no-header", "--no-annotate",
-               *(f"--extra={extra}" for extra in (*extras, "build"))]  # fmt: skip
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def write(name: str, python: str, *wanted: str) -> None:
+    """One file: what uv resolves for ``wanted``, with hashes and markers."""
+    command = ["uv", "pip", "compile", "--quiet", "--python-version", python, "--universal", "--generate-hashes",
+               "--no-emit-index-url", "--no-header", "--no-annotate", *wanted]  # fmt: skip
+    text = for_python(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, python)
+    head = f"# weldwatch, set {name!r}, Python {python}: written by locks/update.py, not by hand\n"
+    (HERE / f"{name}-{python}.txt").write_text(head + text, encoding="utf-8")
+    print(f"{name}-{python}.txt: {text.count('==')} packages")
 
 
 def for_python(text: str, python: str) -> str:
-    """Leave out what is for other Pythons only. Other markers (platform) stay."""
+    """Leave out what is for other Pythons only. Other markers (platform, patch release) stay."""
     from packaging.markers import Marker
 
     kept = []
     for entry in re.split(r"\n(?=\S)", text.strip()):
         marker = re.search(r" ; (.*?) \\", entry)
-        if marker is None or any(Marker(marker[1]).evaluate(environment(python, one)) for one in ("x86_64", "aarch64")):
+        if marker is None or any(Marker(marker[1]).evaluate(one) for one in environments(python)):
             kept.append(entry)
     return "\n".join(kept) + "\n"
 
 
-def environment(python: str, machine: str) -> dict[str, str]:
-    """What markers are asked about, for CPython on Linux."""
-    return {
-        "python_full_version": f"{python}.9",
-        "python_version": python,
-        "platform_machine": machine,
-        "sys_platform": "linux",
-        "platform_system": "Linux",
-        "os_name": "posix",
-        "implementation_name": "cpython",
-        "platform_python_implementation": "CPython",
-    }
+def environments(python: str) -> Iterator[dict[str, str]]:
+    """What markers are asked about, for CPython on Linux. Some packages want a later patch release of a Python."""
+    for release, machine in product((f"{python}.0", f"{python}.99"), ("x86_64", "aarch64")):
+        yield {
+            "python_full_version": release,
+            "python_version": python,
+            "platform_machine": machine,
+            "sys_platform": "linux",
+            "platform_system": "Linux",
+            "os_name": "posix",
+            "implementation_name": "cpython",
+            "platform_python_implementation": "CPython",
+        }
 
 
 if __name__ == "__main__":
