@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.bundle.postprocess import decide
 from agent.clock import Clock, iso_utc
@@ -154,6 +154,7 @@ class Inspector:
         self._ledger, self._clock, self._health = ledger, clock, health
         self._give_up = threading.Event()
         self._sources: Mapping[str, Source] = {}
+        self._onlookers: list[Callable[[Frame, Result], None]] = []
         self.inference_ms: deque[float] = deque(maxlen=1000)  #: the newest, for health's p50 and p99
         self.pulse = Pulse()
 
@@ -170,6 +171,10 @@ class Inspector:
             if not self._commit(judged):
                 return
             self.pulse.rest()
+
+    def show_to(self, onlooker: Callable[[Frame, Result], None]) -> None:
+        """Call ``onlooker`` with every frame and its result, once that is judged. It must not wait, nor raise."""
+        self._onlookers.append(onlooker)
 
     def swap(self, model: Model) -> None:
         """Judge with ``model`` from the next frame on. From any thread."""
@@ -189,8 +194,11 @@ class Inspector:
             self._health.count("judged")
             if result.evaluation == "NotDecidable":
                 self._health.count("judged_undecided")
+            if result.probability is None:
+                self._health.count("judged_failed")
         for stage in ("decode", "preprocess", "inference", "total"):
-            self._health.took(stage, getattr(result.timing_ms, stage) / 1e3)
+            if spent_ms := getattr(result.timing_ms, stage):  # 0: it did not happen
+                self._health.took(stage, spent_ms / 1e3)
         if result.evaluation == "NotDecidable":
             reason = result.reasons[0]
             self._health.count("not_decidable", reason=reason.code)

@@ -18,6 +18,7 @@ from typing import Any
 from agent import memory
 from agent.app.assembly import Parts, assemble
 from agent.app.condition import Condition
+from agent.app.metrics import Metrics
 from agent.app.watchdog import Watchdog
 from agent.clock import Clock, SystemClock
 from agent.config import AgentConfig
@@ -80,6 +81,10 @@ class Agent:
 
             parts = assemble(self._config, self._clock, status, closing, health=self.health, simulated=self._simulated)
             condition = Condition(self._config, parts, self._clock)
+            if self._config.metrics is not None:
+                metrics = Metrics(self._config.metrics, self.health, condition.gauges, status)
+                closing.callback(metrics.stop)
+                metrics.start()
             memory.give_back()
             return self._work(parts, condition, once)
 
@@ -94,6 +99,7 @@ class Agent:
         for shipper in parts.shippers:
             shipper.start()
         parts.commands.start()
+        parts.bundles.start()
         inspecting = threading.Thread(target=self._inspect, args=(parts,), name="inspector")
         inspecting.start()
         watching = [
@@ -155,7 +161,7 @@ class Agent:
                 published = shown
                 parts.mqtt.publish_status()
             condition.watch_space()
-            parts.bundles.look(parts.inspector)
+            parts.bundles.look()
             now = self._clock.monotonic()
             try:
                 if now >= next_health and parts.mqtt is not None:

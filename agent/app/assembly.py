@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agent.app.bundles import Bundles
+from agent.app.bundles import Bundles, Shadow
 from agent.app.commands import Commands
 from agent.app.jobs import Jobs
 from agent.app.orders import orders
@@ -71,7 +71,8 @@ def assemble(
     make_folder(Path(config.state), "state")
     make_folder(Path(config.results.directory), "results.directory")
     closing.enter_context(only_one(Path(config.state), config.station.name, clock))
-    bundles = Bundles(config, health)
+    bundles = Bundles(config, health, clock)
+    closing.callback(bundles.stop)
     ledger = Ledger.open(Path(config.state), clock, health)
     closing.callback(ledger.close)
     wants_files = config.results.per_image or config.results.daily_log
@@ -89,12 +90,14 @@ def assemble(
     }
     commands = Commands(orders(sources, jobs), config.mqtt.commands if config.mqtt else (), health, clock)
     station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
+    inspector = Inspector(intake, bundles.loaded.model, station, ledger, clock, health)
+    bundles.serve(inspector, Shadow(config.results, health, clock))
     return Parts(
         health=health,
         intake=intake,
         bundles=bundles,
         ledger=ledger,
-        inspector=Inspector(intake, bundles.loaded.model, station, ledger, clock, health),
+        inspector=inspector,
         sources=sources,
         sinks=sinks,
         shippers=[Shipper(sink, ledger, health, clock) for sink in sinks],

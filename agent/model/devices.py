@@ -5,13 +5,12 @@
 Invariants
 - What is on offer is asked of the installed onnxruntime; which of it is taken, the self-test measures.
 - The processor is always the last resort, so that a driver that is missing or broken stops no line.
-- An engine belongs to one model, one device and one version; a folder that none of the installed models needs goes.
+- An engine belongs to one model, one device and one version; those that were used last are kept.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +26,7 @@ _PROVIDERS = {
 BUILDERS = frozenset({"tensorrt", "openvino"})
 _ONE_FRAME = "input:1x128x128x3"
 _KEY = 16  #: digits of the digest that name a folder of engines
+KEEP = 16  #: folders of engines
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,11 @@ def to_try(wanted: str, engines: Path | None = None) -> list[Device]:
     return [Device(name, engines) for name in names]
 
 
-def tidy(engines: Path, needed: Collection[str]) -> None:
-    """Let go of engines of models (their digests) that are no longer ``needed``, and of other versions'."""
-    keep = {sha256[:_KEY] for sha256 in needed}
-    for folder in engines.iterdir() if engines.is_dir() else ():
-        if folder.name.partition("-")[0] not in keep or not folder.name.endswith(f"-{version()}"):
+def tidy(engines: Path) -> None:
+    """Keep the engines that were used last; those of other versions and the rest go."""
+    mine = f"-{version()}"
+    folders = sorted(engines.iterdir(), key=lambda folder: -folder.stat().st_mtime) if engines.is_dir() else []
+    kept = [folder for folder in folders if folder.name.endswith(mine)][:KEEP]
+    for folder in folders:
+        if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)

@@ -108,6 +108,7 @@ def _session(archive: Archive, entry: str, where: str, device: Device) -> onnxru
             file.write(archive.read(entry))
         if (folder := device.folder(sha256)) is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(folder)
         providers = device.providers(sha256)
         session = onnxruntime.InferenceSession(f"/proc/self/fd/{handle}", options, providers=providers)
     except BundleError:
@@ -130,7 +131,8 @@ def self_test(archive: Archive, model: OnnxModel) -> tuple[float, float]:
     ``BundleError`` when an output is further off than the variant's tolerance, or an evaluation would change.
     """
     tolerance = model.manifest.variants[model.variant].tolerance
-    worst, times = 0.0, []
+    worst = 0.0
+    times: list[float] = []
     for golden in model.manifest.golden:
         expected = golden.outputs.get(model.variant)
         if expected is None:

@@ -108,16 +108,13 @@ class Store:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def stamp(self) -> tuple[int | None, ...]:
-        """Changes whenever the pointer or the candidate does: cheap enough to look at several times a second."""
-        found: list[int | None] = []
-        for file in (self._pointer, self._shadow):
-            try:
-                facts = file.stat()
-                found += (facts.st_ino, facts.st_mtime_ns)
-            except OSError:
-                found.append(None)
-        return tuple(found)
+    def stamp(self) -> tuple[int, int] | None:
+        """Changes whenever the pointer does: cheap enough to look at several times a second."""
+        return _stamp(self._pointer)
+
+    def shadow_stamp(self) -> tuple[int, int] | None:
+        """Changes whenever the candidate does."""
+        return _stamp(self._shadow)
 
     def install(self, source: Path, keys: Path | None = None, initial: str = SHIPPED) -> str:
         """Copy a bundle into the store and verify the copy whole. Its name. ``BundleError`` for what is refused."""
@@ -203,18 +200,30 @@ class Store:
         self._make()
         self._write(self._shadow, Candidate(name.removesuffix(SUFFIX)))
 
+    def not_installed(self, name: str) -> BundleError:
+        """What to say of a name that is not."""
+        return BundleError(f"{name}: not installed; installed are {', '.join(self.names()) or 'none'}")
+
     def _require(self, name: str) -> None:
         if self.path(name) is None and name != SHIPPED:
-            raise BundleError(f"{name}: not installed; installed are {', '.join(self.names()) or 'none'}")
+            raise self.not_installed(name)
+
+    def former(self) -> str:
+        """What judged before. ``BundleError`` where there is nothing to go back to."""
+        return self._history()[-1]
 
     def rollback(self) -> str:
         """Go back to what judged before. Its name."""
+        history = self._history()
+        self._write(self._pointer, Pointer(history[-1], history[:-1]))
+        return history[-1]
+
+    def _history(self) -> list[str]:
         pointer = self.pointer()
         history = [one for one in (pointer.history if pointer else []) if self._there(one)]
         if not history:
             raise BundleError("nothing to go back to; activate an installed bundle by name")
-        self._write(self._pointer, Pointer(history[-1], history[:-1]))
-        return history[-1]
+        return history
 
     def _make(self) -> None:
         try:
@@ -275,6 +284,14 @@ def _digest(file: Path) -> str:
         while chunk := opened.read(_CHUNK):
             hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
 
 
 def _sync(path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.app.bundles import TRIAL_FRAMES
+from agent.app.bundles.trial import FRAMES as TRIAL_FRAMES
 from agent.model.store import Store
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.mosquitto import Listener, Mosquitto
@@ -89,7 +89,9 @@ def test_a_swap_that_makes_frames_undecidable_is_undone(tmp_path: Path) -> None:
         until(lambda: b"bundle_rolled_back" in station.log.read_bytes(), "the rollback")
         station.put("after.png", flat_png(100))
         results = station.wait_for(11 + TRIAL_FRAMES)
-    assert Counter(one["evaluation"] for one in results) == {"OK": 11, "NotDecidable": TRIAL_FRAMES}
+    counts = Counter(one["evaluation"] for one in results)
+    assert counts["OK"] >= 11
+    assert 15 <= counts["NotDecidable"] <= TRIAL_FRAMES, "as soon as 0.3 of the trial cannot be made good any more"
     assert results[-1]["model"]["version"] == "1.0.0"
     assert "* brightness-1.0.0" in bundle(station, "list")
 

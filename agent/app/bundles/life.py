@@ -1,0 +1,255 @@
+"""Which bundle judges: chosen at the start, swapped while the station works, rolled back when it does harm.
+
+Invariants
+- A bundle judges only after it was verified and self-tested on this machine; until then, and when it is refused, the
+  one before goes on. A frame is judged by one bundle from its first step to its verdict.
+- The store's pointer says what is wanted; ``status`` and ``judging.json`` say what judges and why it is not the wanted.
+- One change at a time, whoever asks for it: the pointer, a command, the drop folder, a trial that ended badly.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from agent.app.bundles.shadow import Shadow
+from agent.app.bundles.trial import Trial
+from agent.clock import Clock, iso_utc
+from agent.config import AgentConfig
+from agent.errors import BundleError, RetryError, WeldwatchError
+from agent.health import Health
+from agent.inspection import Inspector
+from agent.logs import log
+from agent.model.devices import CPU, tidy, to_try
+from agent.model.judging import Judging, Sign
+from agent.model.loading import Loaded, Trust, load
+from agent.model.rehearsal import Rehearsal
+from agent.model.store import SHIPPED, Store, resolve
+
+REFUSED, FELL_BACK, ROLLED_BACK = "bundle_refused", "bundle_fell_back", "bundle_rolled_back"
+SECOND_CHOICE, SHADOW_REFUSED = "bundle_variant_refused", "shadow_refused"
+_log = log("bundles")
+
+
+class Bundles:
+    """The station's bundle, through its life: ``serve``, then ``look`` a few times a second from one thread, ``stop``.
+
+    ``activate`` and ``rollback`` take their time and are for threads of their own.
+    """
+
+    def __init__(self, config: AgentConfig, health: Health, clock: Clock) -> None:
+        self.trust = Trust.of(config)
+        self.initial, self._health, self._clock = config.bundle.initial, health, clock
+        self.store = Store(Path(config.state))
+        self._pointer_seen = self.store.stamp()
+        self._shadow_seen: object = None
+        self._changing = threading.Lock()
+        self._rehearsal = Rehearsal()
+        self._trial: Trial | None = None
+        self._inspector: Inspector | None = None
+        self._shadow: Shadow | None = None
+        self.loaded = self._start()
+        self._sign = Sign(Path(config.state))
+        self._say()
+        self._tidy()
+
+    def _start(self) -> Loaded:
+        """The first of active, former and initial bundle that passes. ``BundleError`` when none does."""
+        refusals: list[str] = []
+        try:
+            candidates = self.store.candidates(self.initial)
+        except BundleError as error:
+            refusals.append(str(error))
+            candidates = [self.initial]
+        for name in candidates:
+            try:
+                loaded = load(resolve(name, self.store), self.trust)
+            except BundleError as error:
+                refusals.append(str(error))
+                continue
+            if refusals:
+                self._health.raise_problem(FELL_BACK, refusals[0])
+                _log.error("%s: %s; %s judges instead", FELL_BACK, refusals[0], loaded.name)
+            self._announce(loaded)
+            return loaded
+        raise BundleError(refusals[0])
+
+    def serve(self, inspector: Inspector, shadow: Shadow) -> None:
+        """Whom to hand models to. Once, before the first ``look``."""
+        self._inspector, self._shadow = inspector, shadow
+        inspector.show_to(shadow.see)
+
+    def start(self) -> None:
+        """Begin what runs beside the line."""
+        if self._shadow is not None:
+            self._shadow.start()
+
+    def look(self) -> None:
+        """Follow a moved pointer (in a thread of its own, the line goes on); watch a fresh bundle's first frames."""
+        if not self._changing.acquire(blocking=False):
+            return
+        following = False
+        try:
+            pointer, shadow = self.store.stamp(), self.store.shadow_stamp()
+            if (pointer, shadow) != (self._pointer_seen, self._shadow_seen):
+                moved, self._pointer_seen, self._shadow_seen = pointer != self._pointer_seen, pointer, shadow
+                threading.Thread(target=self._follow, args=(moved,), name="bundle", daemon=True).start()
+                following = True
+            elif self._trial is not None and (verdict := self._trial.verdict()):
+                self._end_trial(verdict)
+        finally:
+            if not following:
+                self._changing.release()
+
+    def activate(self, name: str) -> Loaded:
+        """Test ``name``, then point at it and let it judge. ``BundleError``: it is refused, nothing has changed."""
+        with self._changing:
+            if self.store.path(name) is None and name != SHIPPED:
+                raise self.store.not_installed(name)
+            loaded = self._tested(resolve(name, self.store))
+            self.store.activate(name, self.initial)
+            return self._take(loaded)
+
+    def rollback(self) -> Loaded:
+        """Test what judged before, then point at it and let it judge."""
+        with self._changing:
+            loaded = self._tested(resolve(self.store.former(), self.store))
+            self.store.rollback()
+            return self._take(loaded)
+
+    def stop(self) -> None:
+        """No more changes."""
+        self._rehearsal.cancel()
+        if self._shadow is not None:
+            self._shadow.stop()
+        self._sign.close()
+
+    # -- a change, under the lock ------------------------------------------------------------------------------------
+
+    def _tested(self, path: Path) -> Loaded:
+        """Load beside a line that works. What judges already was tested already."""
+        if path == self.loaded.path:
+            return self.loaded
+        return load(path, self.trust, self._rehearsal.run(path, self.trust))
+
+    def _follow(self, moved: bool) -> None:
+        try:
+            if moved:
+                self._take_up()
+            self._take_shadow_up()
+        except RetryError:
+            pass  # the agent stops
+        except Exception:  # noqa: BLE001  # the thread's last line: logged whole, the line goes on as it is
+            _log.exception("a fault while taking up a bundle; %s goes on", self.loaded.name)
+        finally:
+            self._changing.release()
+
+    def _take_up(self) -> None:
+        """What the pointer asks for. Whoever moved it has tested it; only what must build an engine is tested aside."""
+        wanted = None
+        try:
+            pointer = self.store.pointer()
+            if pointer is None:
+                return
+            wanted, path = pointer.active, resolve(pointer.active, self.store)
+            if path == self.loaded.path and not self._health.problems().keys() & {REFUSED, FELL_BACK}:
+                return
+            aside = [device.name for device in to_try(self.trust.device)] != [CPU]
+            loaded = load(path, self.trust, self._rehearsal.run(path, self.trust) if aside else None)
+        except RetryError:
+            raise
+        except Exception as error:  # noqa: BLE001  # what is no refusal is logged whole; the line goes on with the old one
+            unexpected = None if isinstance(error, WeldwatchError) else error
+            self._health.clear_problem(REFUSED)
+            self._health.raise_problem(REFUSED, str(error))
+            _log.error("%s: %s; %s goes on", REFUSED, error, self.loaded.name, exc_info=unexpected)
+            self._say(wanted, f"{REFUSED}: {error}")
+            return
+        self._take(loaded)
+
+    def _take(self, loaded: Loaded) -> Loaded:
+        """Let it judge, on trial."""
+        for problem in (REFUSED, FELL_BACK, ROLLED_BACK, SECOND_CHOICE):
+            self._health.clear_problem(problem)
+        if loaded is not self.loaded:
+            self._trial = Trial(self.loaded, self._health)
+            self._judge_with(loaded)
+            self._announce(loaded)
+        self._say()
+        self._tidy()
+        self._health.changed()
+        return loaded
+
+    def _judge_with(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        if self._inspector is not None:
+            self._inspector.swap(loaded.model)
+
+    def _end_trial(self, verdict: str) -> None:
+        trial, self._trial = self._trial, None
+        if trial is None or verdict == "kept":
+            return
+        self._health.raise_problem(ROLLED_BACK, verdict)
+        harmful = self.loaded
+        self._judge_with(trial.before)
+        _log.error("%s: %s with %s; %s judges again", ROLLED_BACK, verdict, harmful.name, trial.before.name)
+        try:
+            self.store.rollback()
+        except BundleError as error:
+            _log.error("%s: the store's pointer could not be moved: %s", ROLLED_BACK, error)
+        self._pointer_seen = self.store.stamp()
+        self._say(harmful.path.stem, f"{ROLLED_BACK}: {verdict}")
+        self._health.changed()
+
+    def _take_shadow_up(self) -> None:
+        """The candidate that the store names, beside the active bundle."""
+        if self._shadow is None:
+            return
+        self._health.clear_problem(SHADOW_REFUSED)
+        name = self.store.shadow()
+        try:
+            path = resolve(name, self.store) if name else None
+            if path is None or path == self.loaded.path:
+                self._shadow.use(None)
+            elif self._shadow.loaded is None or path != self._shadow.loaded.path:
+                self._shadow.use(load(path, self.trust, self._rehearsal.run(path, self.trust)))
+        except BundleError as error:
+            self._shadow.use(None)
+            self._health.raise_problem(SHADOW_REFUSED, str(error))
+            _log.warning("%s: %s; nothing judges beside %s", SHADOW_REFUSED, error, self.loaded.name)
+        self._health.changed()
+
+    # -- what is said ------------------------------------------------------------------------------------------------
+
+    def _announce(self, loaded: Loaded) -> None:
+        facts = loaded.model.facts
+        for refusal in loaded.refusals:
+            self._health.raise_problem(SECOND_CHOICE, refusal)
+            _log.warning("%s: %s; using %s on %s", SECOND_CHOICE, refusal, facts.variant, loaded.model.device)
+        tested = f"golden images within {loaded.self_test_deviation:.1g}, {loaded.latency_ms:.1f} ms a frame"
+        signed = f", signed by {loaded.signed_by}" if loaded.signed_by else ""
+        where = f"{facts.variant}" if loaded.model.device == CPU else f"{facts.variant} on {loaded.model.device}"
+        _log.info("bundle %s (%s): self-test passed, %s%s", loaded.name, where, tested, signed)
+        if loaded.notice:
+            _log.warning("bundle %s: %s", facts.name, loaded.notice)
+
+    def _say(self, wanted: str | None = None, problem: str | None = None) -> None:
+        facts = self.loaded.model.facts
+        if problem is None and (detail := self._health.problems().get(FELL_BACK)) is not None:
+            problem = f"{FELL_BACK}: {detail}"
+        self._sign.show(
+            Judging(
+                pid=os.getpid(), path=str(self.loaded.path), name=facts.name, version=facts.version,
+                variant=facts.variant, device=self.loaded.model.device, sha256=facts.sha256,
+                since=iso_utc(self._clock.now()), wanted=wanted, problem=problem,
+            )
+        )  # fmt: skip
+
+    def _tidy(self) -> None:
+        """Built engines that nobody has used for long; what cannot be removed stays."""
+        if self.trust.engines is not None:
+            try:
+                tidy(self.trust.engines)
+            except OSError as error:
+                _log.warning("%s: %s; old engines stay", error.filename, error.strerror)

@@ -1,0 +1,37 @@
+"""The first frames after a swap, against those before it: does the new bundle do harm?"""
+
+from __future__ import annotations
+
+from agent.health import Health
+from agent.model.loading import Loaded
+
+FRAMES = 50  #: judged after a swap before it is taken for good
+#: counter, the rise of its share that undoes a swap, and what it is in words. Frames that a model fails on are a fault;
+#: those that it is unsure of may be the parts'.
+_HARM = (
+    ("judged_failed", 0.1, "failed in the model"),
+    ("judged_undecided", 0.3, "were not decidable"),
+)
+
+
+class Trial:
+    """Made at the swap. ``verdict`` is asked now and then."""
+
+    def __init__(self, before: Loaded, health: Health) -> None:
+        self.before, self._health = before, health
+        self._then = health.counters()
+        judged = self._then.get("judged", 0)
+        self._usual = {what: self._then.get(what, 0) / judged if judged else 0.0 for what, _, _ in _HARM}
+
+    def verdict(self) -> str | None:
+        """None: not enough frames yet; "kept"; or in words why the swap is undone.
+
+        A swap is undone as soon as no run of good frames could make up for the bad ones any more.
+        """
+        now = self._health.counters()
+        judged = now.get("judged", 0) - self._then.get("judged", 0)
+        for what, rise, words in _HARM:
+            bad = now.get(what, 0) - self._then.get(what, 0)
+            if bad and bad >= (self._usual[what] + rise) * max(judged, FRAMES):
+                return f"{bad} of the first {judged} frames {words}, {self._usual[what]:.0%} before"
+        return "kept" if judged >= FRAMES else None
