@@ -41,9 +41,13 @@ class Source(Protocol):
     def release(self, keys: Sequence[bytes]) -> None:
         """These frames are durable: archive, delete or keep them. Called from another thread, after the commit.
 
-        A kill may come between commit and release; ``run`` then meets the frame again, sees that the ledger has it, and
-        releases it itself.
+        Never blocks: what takes its time is done in a thread of the source's own. A kill may come between commit and
+        release; ``run`` then meets the frame again, sees that the ledger has it, and releases it itself.
         """
+        ...
+
+    def close(self, timeout_s: float) -> None:
+        """After ``run`` and the last ``release``: finish what is under way, for so long at most."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -162,4 +166,8 @@ class Commands(Protocol):
 
         ``answer`` is called at most once, from any thread, with UTF-8 JSON; not at all when the agent stops first.
         """
+        ...
+
+    def refuse(self, name: str, body: bytes, why: str, answer: Callable[[bytes], None]) -> None:
+        """Answer that this one is not carried out, for a reason that only who brought it knows."""
         ...

@@ -18,9 +18,10 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from agent.clock import Clock, iso_utc
 from agent.errors import WeldwatchError
@@ -36,10 +37,20 @@ Outcome = Mapping[str, Any]
 Answer = Callable[[bytes], None]
 
 
+#: What names one command, so that it may come twice.
+Id = Annotated[str, Meta(max_length=200)] | int | None
+
+
 class Wishes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every command may carry. A command's own wishes are fields of a subclass."""
 
-    id: str | None = None
+    id: Id = None
+
+
+class _Named(msgspec.Struct):
+    """The ``id`` of a command that is not looked at any further."""
+
+    id: Id = None
 
 
 _W = TypeVar("_W", bound=Wishes)
@@ -71,7 +82,7 @@ class Commands:
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
         self._lock = threading.Lock()
-        self._told: OrderedDict[tuple[str, str], bytes | None] = OrderedDict()  # None: still being carried out
+        self._told: OrderedDict[tuple[str, Id], bytes | None] = OrderedDict()  # None: still being carried out
 
     def start(self) -> None:
         """Begin to carry out."""
@@ -91,7 +102,7 @@ class Commands:
 
     def obey(self, name: str, body: bytes, answer: Answer) -> None:
         """See ``ports.Commands``."""
-        identity: str | None = None
+        identity: Id = None
         try:
             order = self._order(name)
             identity, wishes = _read(body, order)
@@ -104,6 +115,14 @@ class Commands:
             self._forget(name, identity)
             self._refuse(name, identity, f"{_WAITING} commands are waiting already; send it again later", answer)
 
+    def refuse(self, name: str, body: bytes, why: str, answer: Answer) -> None:
+        """See ``ports.Commands``."""
+        try:
+            identity = msgspec.json.decode(body, type=_Named).id if len(body) <= MAX_BODY else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            identity = None
+        answer(self._refusal(name, identity, why))
+
     def _order(self, name: str) -> Order[Any]:
         if name not in self._orders:
             raise RefusedError(f"no such command; this station knows {', '.join(sorted(self._orders))}")
@@ -111,7 +130,7 @@ class Commands:
             raise RefusedError(f"not allowed here; add {name} to mqtt.commands in the station's configuration")
         return self._orders[name]
 
-    def _known(self, name: str, identity: str, answer: Answer) -> bool:
+    def _known(self, name: str, identity: Id, answer: Answer) -> bool:
         with self._lock:
             if (name, identity) not in self._told:
                 self._told[name, identity] = None
@@ -123,9 +142,9 @@ class Commands:
             answer(told)
         return True
 
-    def _forget(self, name: str, identity: str | None) -> None:
+    def _forget(self, name: str, identity: Id) -> None:
         with self._lock:
-            self._told.pop((name, identity or ""), None)
+            self._told.pop((name, identity), None)
 
     # -- the worker --------------------------------------------------------------------------------------------------
 
@@ -145,7 +164,7 @@ class Commands:
         else:
             self._accept(name, wishes.id, outcome, answer)
 
-    def _settle(self, name: str, identity: str | None, done: Future[Outcome], answer: Answer) -> None:
+    def _settle(self, name: str, identity: Id, done: Future[Outcome], answer: Answer) -> None:
         error = done.exception()
         if error is None:
             self._accept(name, identity, done.result(), answer)
@@ -155,26 +174,30 @@ class Commands:
             _log.error("command %s: unexpected %r", name, error, exc_info=error)
             self._refuse(name, identity, "a fault of the agent; its log has the cause", answer)
 
-    def _accept(self, name: str, identity: str | None, outcome: Outcome, answer: Answer) -> None:
+    def _accept(self, name: str, identity: Id, outcome: Outcome, answer: Answer) -> None:
         self._health.count("commands_obeyed")
         _log.info("command %s: %s", name, ", ".join(f"{key} {value}" for key, value in outcome.items()) or "done")
-        self._tell(name, identity, {"ok": True, "answer": dict(outcome)}, answer)
+        self._tell(name, identity, self._said(name, identity, {"ok": True, "answer": dict(outcome)}), answer)
 
-    def _refuse(self, name: str, identity: str | None, error: str, answer: Answer) -> None:
+    def _refuse(self, name: str, identity: Id, error: str, answer: Answer) -> None:
+        self._tell(name, identity, self._refusal(name, identity, error), answer)
+
+    def _refusal(self, name: str, identity: Id, error: str) -> bytes:
         self._health.count("commands_refused")
         _log.warning("command %s refused: %s", printable(name)[:80], error)
-        self._tell(name, identity, {"ok": False, "error": error}, answer)
+        return self._said(name, identity, {"ok": False, "error": error})
 
-    def _tell(self, name: str, identity: str | None, outcome: dict[str, Any], answer: Answer) -> None:
-        at = iso_utc(self._clock.now())
-        told = msgspec.json.encode({"command": name, "id": identity, "at": at, **outcome})
+    def _said(self, name: str, identity: Id, outcome: dict[str, Any]) -> bytes:
+        return msgspec.json.encode({"command": name, "id": identity, "at": iso_utc(self._clock.now()), **outcome})
+
+    def _tell(self, name: str, identity: Id, told: bytes, answer: Answer) -> None:
         with self._lock:
             if (name, identity) in self._told:
-                self._told[name, identity or ""] = told
+                self._told[name, identity] = told
         answer(told)
 
 
-def _read(body: bytes, order: Order[_W]) -> tuple[str | None, _W]:
+def _read(body: bytes, order: Order[_W]) -> tuple[Id, _W]:
     """The command's ``id`` and wishes. ``RefusedError`` says what is wrong with them. No body is an empty object."""
     if len(body) > MAX_BODY:
         raise RefusedError(f"{len(body)} bytes; a command has {MAX_BODY} at most")
@@ -182,5 +205,5 @@ def _read(body: bytes, order: Order[_W]) -> tuple[str | None, _W]:
         wishes = msgspec.json.decode(body or b"{}", type=order.wishes)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # ValidationError is a DecodeError
         fields = ", ".join(order.wishes.__struct_fields__)
-        raise RefusedError(f"{error}; send a JSON object with any of: {fields}") from None
+        raise RefusedError(f"{str(error)[:300]}; send a JSON object with any of: {fields}") from None
     return wishes.id, wishes

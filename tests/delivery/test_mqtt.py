@@ -55,7 +55,7 @@ def test_results_status_and_health_as_the_contract_says(broker: Mosquitto, stati
     assert (
         set(online)
         == set(stopped)
-        == {"state", "session", "since", "agent", "inspecting", "problems", "bundle", "sources"}
+        == {"state", "session", "since", "broker", "agent", "inspecting", "problems", "bundle", "sources"}
     )
     assert listener.json()[0]["state"] == "online", "birth before any result"
     with Listener(broker.port, f"{TOPIC}/#") as late:

@@ -1,9 +1,12 @@
 """One MQTT connection, from CONNECT to its end: the one door to paho.
 
 Invariants
+- Every connection begins a clean session: what a broker queued for us while we were away (a command, above all) is not
+  wanted, and results have their own window.
 - A ``Connection`` is used once. paho's queues and its own reconnecting, which replay out of order, so never come in.
 - Nothing of ours is locked while paho is called: paho calls back under its own locks.
-- Every QoS 1 publish ends with a reason code from the broker, or with None when the connection ended first.
+- Every packet that is answered ends with the broker's reason code, or with None when the connection ended first. On
+  MQTT 3.1.1 a PUBLISH has no reason code: 0, whatever the broker did with it.
 """
 
 from __future__ import annotations
@@ -11,69 +14,33 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessage, MQTTv5
+from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.delivery.mqtt import causes
+from agent.delivery.mqtt.messages import JSON, End, Message, Note, Sent, Will
 from agent.delivery.mqtt.settings import Settings
 from agent.errors import RetryError
+from agent.logs import log
 
 CONNECT_TIMEOUT_S = 5.0
 _GOODBYE_S = 1.0
+_LOG = log("mqtt")
 
-OnMessage = Callable[[str, bytes, bool], None]
-
-
-@dataclass(frozen=True)
-class Will:
-    """What the broker says for us when we are gone without a goodbye. Retained, QoS 1."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class End:
-    """How a connection ended."""
-
-    text: str
-    code: int = 0  #: the broker's reason code, 0 where it gave none
-    by_broker: bool = False  #: the far end closed it, as opposed to a timeout or a goodbye of ours
-
-
-class Sent:
-    """A published message on its way to its reason code."""
-
-    __slots__ = ("_done", "code")
-
-    def __init__(self) -> None:
-        self._done = threading.Event()
-        self.code: int | None = None
-
-    def finish(self, code: int | None) -> None:
-        """The broker answered, or never will (None)."""
-        self.code = code
-        self._done.set()
-
-    def wait(self, timeout: float) -> bool:
-        """Whether it is finished."""
-        return self._done.wait(timeout)
+OnMessage = Callable[[Message], None]
 
 
 class Connection:
     """``open`` it once; ``ended`` is set when it is over and ``end`` then says why."""
 
-    def __init__(
-        self, settings: Settings, will: Will | None = None, *, session_s: int = 0, on_message: OnMessage | None = None
-    ) -> None:
-        self._settings, self._session_s, self._on_message = settings, session_s, on_message
+    def __init__(self, settings: Settings, will: Will | None = None, *, on_message: OnMessage | None = None) -> None:
+        self.settings, self._on_message = settings, on_message
         self.ended = threading.Event()
         self.end: End | None = None
         self.birth: Sent | None = None  #: the first message; once it is acknowledged, the broker does take messages
@@ -84,13 +51,18 @@ class Connection:
         self._pending: dict[int, Sent] = {}
         self._early: dict[int, int] = {}  # answers that overtook the return of publish()
         self._on_end: Callable[[], None] = lambda: None
+        self._five = settings.protocol == 5
         self._client = Client(
-            CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=MQTTv5, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            protocol=MQTTv5 if self._five else MQTTv311,
+            clean_session=None if self._five else True,
+            reconnect_on_failure=False,
         )
         self._set_up(will)
 
     def _set_up(self, will: Will | None) -> None:
-        client, settings = self._client, self._settings
+        client, settings = self._client, self.settings
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the window is the sink's
         if settings.tls is not None:
@@ -98,10 +70,13 @@ class Connection:
         if settings.username is not None or settings.password_env or settings.password_file:
             client.username_pw_set(settings.username, settings.password())
         if will is not None:
-            client.will_set(will.topic, will.payload, 1, True, _json_properties(PacketTypes.WILLMESSAGE, None))
+            client.will_set(
+                will.topic, will.payload, 1, will.retain, self._properties(PacketTypes.WILLMESSAGE, will.note)
+            )
         client.on_connect = self._connected
         client.on_disconnect = self._disconnected
         client.on_publish = self._acknowledged
+        client.on_subscribe = self._subscribed
         client.on_message = self._received
         client.on_socket_open = self._tune
 
@@ -117,21 +92,13 @@ class Connection:
 
         ``on_end`` is called (briefly, from another thread) when an open connection ends.
         """
-        where, settings = f"broker {self._settings.address}", self._settings
-        properties = _properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = self._session_s
-        try:
-            self._client.connect(
-                settings.host,
-                settings.port,
-                settings.keepalive_s,
-                clean_start=not self._session_s,
-                properties=properties,
-            )
+        where, settings = f"broker {self.settings.address}", self.settings
+        try:  # the first connection of a client is a clean start: paho's default
+            self._client.connect(settings.host, settings.port, settings.keepalive_s)
         except (OSError, ValueError) as error:
             self._finish(End("never connected"))
             self.join()
-            raise RetryError(f"{where} {causes.of_exception(error, CONNECT_TIMEOUT_S)}") from None
+            raise RetryError(f"{where} {causes.of_exception(error, CONNECT_TIMEOUT_S, settings.section)}") from None
         self._client.loop_start()
         answered = self._answered.wait(CONNECT_TIMEOUT_S)
         if self._refusal is None and answered and not self.ended.is_set():
@@ -139,31 +106,49 @@ class Connection:
             if not self.ended.is_set():
                 return
         refusal = self._refusal or (
-            "closed the connection instead of answering; does it speak MQTT 5, want TLS or a client certificate?"
+            f"closed the connection instead of answering; does it speak MQTT {settings.protocol}, "
+            "want TLS or a client certificate?"
             if answered
             else f"took the connection but did not answer within {CONNECT_TIMEOUT_S:g} s; is it an MQTT broker?"
         )
         self.drop(refusal)
         raise RetryError(f"{where} {refusal}")
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> Sent:
-        """Send with QoS 1. The answer comes to ``Sent``."""
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, note: Note = JSON) -> Sent:
+        """Send; never blocks. The answer comes to ``Sent``."""
+        info = self._client.publish(topic, payload, qos, retain, self._properties(PacketTypes.PUBLISH, note))
+        return self._sent(info.rc, info.mid)
+
+    def subscribe(self, topic: str, qos: int = 1, *, as_published: bool = False) -> Sent:
+        """Subscribe; retained messages come at once. The broker's consent (below 128) comes to ``Sent``.
+
+        ``as_published``: a message that its sender wants to be retained is marked as such also when it comes live
+        (MQTT 5 only).
+        """
+        if self._five:
+            options = SubscribeOptions(qos=qos, retainAsPublished=as_published)
+            code, mid = self._client.subscribe(topic, options=options)
+        else:
+            code, mid = self._client.subscribe(topic, qos)
+        return self._sent(code, mid)
+
+    def unsubscribe(self, topic: str) -> None:
+        """No more of it; what is on its way still comes."""
+        self._client.unsubscribe(topic)
+
+    def _sent(self, code: MQTTErrorCode, mid: int | None) -> Sent:
+        """Wait for the answer to packet ``mid``, unless it came already or never will."""
         sent = Sent()
-        info = self._client.publish(topic, payload, 1, retain, _json_properties(PacketTypes.PUBLISH, expiry_s))
-        lost = info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or self.ended.is_set()
+        lost = mid is None or code != MQTTErrorCode.MQTT_ERR_SUCCESS or self.ended.is_set()
         with self._lock:
-            code = self._early.pop(info.mid, None)
-            if code is None and not lost:
-                self._pending[info.mid] = sent
-        if code is not None or lost:
-            sent.finish(code)
+            early = None if mid is None else self._early.pop(mid, None)
+            if early is None and not lost and mid is not None:
+                self._pending[mid] = sent
+        if early is not None or lost:
+            sent.finish(early)
         elif self.ended.is_set():
             self._fail_pending()
         return sent
-
-    def subscribe(self, topic: str) -> None:
-        """QoS 1; retained messages come at once."""
-        self._client.subscribe(topic, options=SubscribeOptions(qos=1))
 
     def goodbye(self) -> None:
         """Disconnect cleanly: no last will."""
@@ -190,19 +175,19 @@ class Connection:
         """
         self._client.loop_stop()
         client = self._client
-        client.on_connect = client.on_disconnect = client.on_publish = client.on_message = client.on_socket_open = None
+        client.on_connect = client.on_disconnect = client.on_publish = client.on_subscribe = None
+        client.on_message = client.on_socket_open = None
 
     # --- paho's thread ---
 
     def _tune(self, _client: Client, _userdata: Any, sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # A cut without a reset: the ping after one keepalive stays unacknowledged, and the kernel gives up 0.4 later.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._settings.keepalive_s * 400))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.settings.keepalive_s * 400))
 
     def _connected(self, _client: Client, _userdata: Any, _flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            settings = self._settings
-            self._refusal = causes.of_connack(reason.value, str(reason), settings.username, settings.client_id)
+            self._refusal = causes.of_connack(reason.value, str(reason), self.settings)
         else:
             self.receive_max = getattr(properties, "ReceiveMaximum", self.receive_max)
             self.max_packet = getattr(properties, "MaximumPacketSize", self.max_packet)
@@ -218,16 +203,35 @@ class Connection:
         self._answered.set()
 
     def _acknowledged(self, _client: Client, _userdata: Any, mid: int, reason: Any, _properties: Any) -> None:
+        self._answered_with(mid, reason.value)
+
+    def _subscribed(self, _client: Client, _userdata: Any, mid: int, reasons: Any, _properties: Any) -> None:
+        self._answered_with(mid, reasons[0].value)
+
+    def _answered_with(self, mid: int, code: int) -> None:
         with self._lock:
             sent = self._pending.pop(mid, None)
             if sent is None:
-                self._early[mid] = reason.value
+                self._early[mid] = code
         if sent is not None:
-            sent.finish(reason.value)
+            sent.finish(code)
 
     def _received(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
-        if self._on_message is not None:
-            self._on_message(message.topic, bytes(message.payload), message.retain)
+        if self._on_message is None:
+            return
+        said = message.properties
+        try:
+            self._on_message(
+                Message(
+                    message.topic,
+                    bytes(message.payload),
+                    message.retain,
+                    getattr(said, "ResponseTopic", None),
+                    getattr(said, "CorrelationData", None),
+                )
+            )
+        except Exception:  # noqa: BLE001  # it would end paho's thread and leave the connection neither up nor ended
+            _LOG.exception("a message on %s is passed over because of a fault of ours", self.settings.address)
 
     def _finish(self, end: End) -> None:
         with self._lock:
@@ -243,16 +247,22 @@ class Connection:
         for sent in lost:
             sent.finish(None)
 
+    def _properties(self, kind: int, note: Note) -> Properties | None:
+        if not self._five:
+            return None
+        return _properties(kind, note) if note.correlation is None else _properties.__wrapped__(kind, note)
 
-@lru_cache(maxsize=8)
-def _json_properties(kind: int, expiry_s: int | None) -> Properties:
-    properties = _properties(kind)
-    properties.ContentType = "application/json"
-    properties.PayloadFormatIndicator = 1  # UTF-8
-    if expiry_s is not None:
-        properties.MessageExpiryInterval = expiry_s
+
+@lru_cache(maxsize=16)
+def _properties(kind: int, note: Note) -> Properties:
+    properties = Properties(kind)  # type: ignore[no-untyped-call]  # paho leaves this one without types
+    if note.content_type is not None:
+        properties.ContentType = note.content_type
+        properties.PayloadFormatIndicator = 1  # UTF-8
+    if note.expiry_s is not None:
+        properties.MessageExpiryInterval = note.expiry_s
+    if note.replayed:
+        properties.UserProperty = ("replayed", "true")
+    if note.correlation is not None:
+        properties.CorrelationData = note.correlation
     return properties
-
-
-def _properties(kind: int) -> Properties:
-    return Properties(kind)  # type: ignore[no-untyped-call]  # paho leaves this one without types

@@ -1,4 +1,4 @@
-"""Keeps one connection to the broker up, and says on it how the station is: birth, last will, goodbye.
+"""Keeps one connection to a broker up, and says on it how the station is: birth, last will, goodbye.
 
 Invariants
 - A broker that is away stops nothing: connecting happens in a thread of its own, with backoff and jitter.
@@ -12,14 +12,17 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from agent.clock import Clock, iso_utc
+from agent.delivery.mqtt.brokers import Brokers
 from agent.delivery.mqtt.causes import TAKEN_OVER
-from agent.delivery.mqtt.connection import Connection, End, Will
+from agent.delivery.mqtt.connection import Connection
+from agent.delivery.mqtt.inbox import Inbox
+from agent.delivery.mqtt.messages import End, Message, Will
 from agent.delivery.mqtt.settings import Settings
 from agent.errors import RetryError, UsageError
 from agent.health import Health
@@ -32,18 +35,27 @@ _BACKOFF_S = (0.2, 10.0)
 _TAKEN_OVER_BACKOFF_S = (10.0, 30.0)  #: two stations under one name must not fight in a hot loop
 _GOOD_AFTER_S = 5.0  #: a connection that lasted so long begins again with the shortest pause
 _UNSTABLE_AFTER = 4  #: connections in a row that the broker accepted and closed sooner than that
-_GRACE_S = 2.0  #: so soon after our first connection, what another session says is our own last life's
+_GRACE_S = 2.0  #: so soon after our first connection to a broker, another session there is our own last life's
 _WAS_AWAY_S = 60.0  #: how long the status tells that the broker was away
 _TWIN_GONE_S = 60.0  #: how long no other session must be heard for the alarm to end
-_SESSION_S = 3600  #: how long the broker keeps our session
 _ACK_S = 2.0
 
 
 class Keeper:
     """``start`` once, ``stop`` once (more does no harm)."""
 
-    def __init__(self, settings: Settings, topic: str, status: Status, health: Health, clock: Clock) -> None:
-        self._settings, self._status, self._health, self._clock = settings, status, health, clock
+    def __init__(
+        self,
+        settings: Sequence[Settings],
+        topic: str,
+        status: Status,
+        health: Health,
+        clock: Clock,
+        inbox: Inbox | None = None,
+    ) -> None:
+        self._status, self._health, self._clock, self._inbox = status, health, clock, inbox
+        self._brokers = Brokers(settings, health)
+        self._met: set[str] = set()  # brokers that this life was connected to
         self._status_topic = f"{topic}/status"
         self._session, self._since = str(uuid.uuid4()), iso_utc(clock.now())
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -54,7 +66,7 @@ class Keeper:
         self._cause: str | None = None
         self._away_since: str | None = None
         self._failures, self._short_lived, self._up_at = 0, 0, 0.0
-        self._connections = 0
+        self._first_here = True
         self._twin_at = 0.0
         self._was_away_until: float | None = None
 
@@ -88,7 +100,7 @@ class Keeper:
     @property
     def cause(self) -> str:
         """Why there is no connection at present."""
-        return self._cause or f"broker {self._settings.address} is being connected to"
+        return self._cause or f"broker {self._brokers.used.address} is being connected to"
 
     def publish_status(self) -> None:
         """Publish the status soon; several wishes become one."""
@@ -100,7 +112,8 @@ class Keeper:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._one_connection()
+                if self._one_connection():
+                    continue
             except (RetryError, UsageError) as error:
                 self._away(str(error))
             except Exception as error:  # noqa: BLE001  # a fault of ours must not end the thread: logged whole, tried again
@@ -111,44 +124,65 @@ class Keeper:
             if not self._stopping.is_set():
                 self._back_off()
 
-    def _one_connection(self) -> None:
-        """From connect to its end. ``RetryError`` with the cause unless we were asked to stop."""
-        will = Will(self._status_topic, self._payload("offline"))
-        connection = Connection(self._settings, will, session_s=_SESSION_S, on_message=self._heard)
-        connection.open(self._poke.set)
-        self._connections += 1
+    def _one_connection(self) -> bool:
+        """From connect to its end; True where another broker is to be connected to at once.
+
+        ``RetryError`` with the cause unless that, or the end, was our own wish.
+        """
+        connection = self._brokers.connect(self._open, self._stopping)
         self._up_at = self._clock.monotonic()
+        self._brokers.look_for_better(self._poke.set)
         try:
             self._up(connection)
             self._tend(connection)
-            if self._stopping.is_set() and not connection.ended.is_set():
-                self._set(None)
-                connection.publish(self._status_topic, self._payload("stopped"), retain=True).wait(_ACK_S)
-                connection.goodbye()
-                return
+            if not connection.ended.is_set() and self._leave(connection):
+                return True
         finally:
             if not connection.ended.is_set():
                 connection.drop("left because of a fault")
             connection.join()
-        self._ended(connection.end)
+            self._brokers.ended(soon=self._soon(connection))
+        if not self._stopping.is_set():
+            self._ended(connection)
+        return False
+
+    def _open(self, settings: Settings) -> Connection:
+        will = Will(self._status_topic, self._payload("offline", settings))
+        connection = Connection(settings, will, on_message=self._heard)
+        connection.open(self._poke.set)
+        return connection
+
+    def _leave(self, connection: Connection) -> bool:
+        """Of our own will. True where it is for a better broker: then this one gives out the last will."""
+        self._set(None)
+        if not self._stopping.is_set():
+            connection.drop("was left for one before it in mqtt.brokers")
+            return True
+        connection.publish(self._status_topic, self._payload("stopped"), retain=True).wait(_ACK_S)
+        connection.goodbye()
+        return False
 
     def _up(self, connection: Connection) -> None:
-        address = self._settings.address
+        address = connection.settings.address
+        self._first_here = address not in self._met
+        self._met.add(address)
         if self._health.clear_problem("broker_away"):
             now = iso_utc(self._clock.now())
             self._health.raise_problem("broker_was_away", f"broker {address} was away from {self._away_since} to {now}")
             self._was_away_until = self._up_at + _WAS_AWAY_S
-        _LOG.info("connected to broker %s as %s", address, self._settings.client_id)
+        _LOG.info("connected to broker %s as %s", address, connection.settings.client_id)
         self._cause = self._away_since = None
         self._refresh.clear()
         connection.subscribe(self._status_topic)  # first, so as to hear whose status stands there
         connection.birth = connection.publish(self._status_topic, self._payload("online"), retain=True)
+        if self._inbox is not None:
+            self._inbox.connected(connection)
         self._set(connection)
         self._wake()
 
     def _tend(self, connection: Connection) -> None:
-        """Until the connection ends or we stop: publish the status when asked to."""
-        while not self._stopping.is_set() and not connection.ended.is_set():
+        """Until the connection ends, we stop, or a better broker is back: publish the status when asked to."""
+        while not (self._stopping.is_set() or connection.ended.is_set() or self._brokers.better.is_set()):
             self._age(self._clock.monotonic())
             if self._refresh.is_set():
                 self._refresh.clear()
@@ -168,19 +202,26 @@ class Keeper:
         if now - max(self._up_at, self._twin_at) >= _TWIN_GONE_S:
             self._health.clear_problem("client_id_taken_over")
 
-    def _heard(self, topic: str, payload: bytes, retained: bool) -> None:
-        """paho's thread: our own status topic says that we are not there, or that we are somebody else."""
-        if topic != self._status_topic or self._stopping.is_set():
+    def _heard(self, message: Message) -> None:
+        """paho's thread: a command, or what our own status topic says."""
+        if self._stopping.is_set():
             return
+        if message.topic == self._status_topic:
+            self._heard_status(message)
+        elif self._inbox is not None:
+            self._inbox.heard(message)
+
+    def _heard_status(self, message: Message) -> None:
+        """That we are not there, or that we are somebody else."""
         try:
-            told = msgspec.json.decode(payload, type=_State)
+            told = msgspec.json.decode(message.payload, type=_State)
         except msgspec.DecodeError:
             told = _State("not a status")
-        if told.state != "online" and not retained:
+        if told.state != "online" and not message.retained:
             _LOG.info("the status topic says %r; publishing the present status again", told.state)
             self.publish_status()
         # On our first connection another session is our own last life: its retained status, or its late last will.
-        lived = self._connections > 1 or self._clock.monotonic() - self._up_at > _GRACE_S
+        lived = not self._first_here or self._clock.monotonic() - self._up_at > _GRACE_S
         if told.session and told.session != self._session and lived:
             self._twin(f"session {told.session} says {told.state!r} on {self._status_topic}")
 
@@ -188,25 +229,30 @@ class Keeper:
         """Somebody else lives under our name."""
         self._twin_at = self._clock.monotonic()
         detail = (
-            f"another client took over client id {self._settings.client_id} or its topic at broker "
-            f"{self._settings.address} ({seen}); does a second station have the same mqtt.topic or mqtt.client_id?"
+            f"another client took over client id {self._brokers.used.client_id} or its topic at broker "
+            f"{self._brokers.used.address} ({seen}); does a second station have the same mqtt.topic or mqtt.client_id?"
         )
         if self._health.raise_problem("client_id_taken_over", detail):
             _LOG.error("client_id_taken_over: %s", detail)
 
-    def _ended(self, end: End | None) -> None:
-        end = end or End("ended")
+    def _soon(self, connection: Connection) -> bool:
+        """The broker closed it as soon as it was up."""
+        end = connection.end
+        return end is not None and end.by_broker and self._clock.monotonic() - self._up_at < _GOOD_AFTER_S
+
+    def _ended(self, connection: Connection) -> None:
+        end, settings = connection.end or End("ended"), connection.settings
         if end.code == TAKEN_OVER:
             self._twin("the broker says so")
-        elif end.by_broker and self._clock.monotonic() - self._up_at < _GOOD_AFTER_S:
+        elif self._soon(connection):
             self._short_lived += 1
             detail = (
-                f"broker {self._settings.address} accepts the connection and closes it again and again; does another "
-                f"client have the client id {self._settings.client_id}, is a result larger than the broker takes?"
+                f"broker {settings.address} accepts the connection and closes it again and again; does another "
+                f"client have the client id {settings.client_id}, is a result larger than the broker takes?"
             )
             if self._short_lived >= _UNSTABLE_AFTER and self._health.raise_problem("connection_unstable", detail):
                 _LOG.error("connection_unstable: %s", detail)
-        raise RetryError(f"broker {self._settings.address} {end.text}")
+        raise RetryError(f"broker {settings.address} {end.text}")
 
     def _away(self, cause: str) -> None:
         if self._away_since is None:
@@ -231,12 +277,14 @@ class Keeper:
             self._connection = connection
             self._ready.notify_all()
 
-    def _payload(self, state: str) -> bytes:
+    def _payload(self, state: str, settings: Settings | None = None) -> bytes:
         """What the status topic says; the same fields in every state."""
+        broker = (settings or self._brokers.used).address
         told = self._status()
         if state != "online":
             told = {**told, "inspecting": False, "problems": [], "sources": []}
-        return msgspec.json.encode({"state": state, "session": self._session, "since": self._since, **told})
+        life = {"state": state, "session": self._session, "since": self._since, "broker": broker}
+        return msgspec.json.encode({**life, **told})
 
 
 class _State(msgspec.Struct):

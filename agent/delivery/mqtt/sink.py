@@ -19,17 +19,20 @@ import msgspec
 from agent.clock import Clock
 from agent.config import MqttConfig
 from agent.delivery.mqtt import causes
-from agent.delivery.mqtt.connection import Connection, Sent
+from agent.delivery.mqtt.connection import Connection
+from agent.delivery.mqtt.inbox import Inbox
 from agent.delivery.mqtt.keeper import Keeper, Status
+from agent.delivery.mqtt.live import Live
+from agent.delivery.mqtt.messages import Note, Sent
 from agent.delivery.mqtt.settings import settings_of
 from agent.errors import RejectError, RetryError
 from agent.health import Health
 from agent.logs import log
-from agent.ports import Pace, Stored
+from agent.ports import Commands, Pace, Stored
 
 _LOG = log("mqtt")
 _WINDOW = 20
-_SPARED = 2  #: of what the broker takes at a time: status and health are QoS 1, too
+_SPARED = 2  #: of what the broker takes at a time: status, health and answers are QoS 1, too
 _STRIKES = 5
 _STRIKE_WITHIN_S = 2.0  #: a connection that ends so soon after a result was sent may have ended because of it …
 _QUIET_S = 2.0  #: … if it had lasted so long before
@@ -48,22 +51,48 @@ class MqttSink:
     name = "mqtt"
     pace = Pace(batch=500, batch_bytes=1 << 20, backoff_max_s=30.0, problem_after_s=None)
 
-    def __init__(self, config: MqttConfig, topic: str, status: Status, health: Health, clock: Clock) -> None:
-        self._settings = settings_of(config, topic)
+    def __init__(
+        self,
+        config: MqttConfig,
+        topic: str,
+        status: Status,
+        health: Health,
+        clock: Clock,
+        commands: Commands | None = None,
+    ) -> None:
+        settings = [settings_of(one, topic) for one in config.each()]
         self._topic, self._health_topic = f"{topic}/result", f"{topic}/health"
-        self._expiry_s = config.message_expiry_s
+        self._fresh, self._again = (Note(expiry_s=config.message_expiry_s, replayed=again) for again in (False, True))
         self._health, self._clock = health, clock
-        self._keeper = Keeper(self._settings, topic, status, health, clock)
+        self._inbox = Inbox(topic, commands, health, clock) if commands and config.commands else None
+        self._spared = _SPARED + int(self._inbox is not None)
+        self._keeper = Keeper(settings, topic, status, health, clock, self._inbox)
+        self._live = Live(f"{topic}/live", self._keeper, health) if config.live else None
+        self._says_nothing_of_refusals = config.protocol != 5
         self._alone = False
         self._suspect, self._strikes = "", 0
 
     def open(self, wake: Callable[[], None]) -> None:
         """Begin to connect."""
+        if self._says_nothing_of_refusals:
+            _LOG.warning(
+                "mqtt.protocol is 3.1.1: a broker that refuses a result cannot say so, and it counts as delivered; "
+                "use 5 where the broker speaks it"
+            )
+        if self._inbox is not None:
+            self._inbox.start()
         self._keeper.start(wake)
 
     def close(self) -> None:
         """Say ``stopped`` and disconnect."""
+        if self._inbox is not None:
+            self._inbox.stop()
         self._keeper.stop()
+
+    def tell_live(self, fresh: Sequence[Stored]) -> None:
+        """These have just become durable: with ``mqtt.live`` they go out at once, once. Never blocks."""
+        if self._live is not None:
+            self._live.tell(fresh)
 
     def publish_status(self) -> None:
         """The condition of the station has changed: publish it (soon, and only while connected)."""
@@ -77,6 +106,13 @@ class MqttSink:
 
     def deliver(self, batch: Sequence[Stored]) -> int:
         """Publish from the front and wait for the PUBACKs; how many the broker has accepted."""
+        return self._deliver(batch, self._fresh)
+
+    def deliver_again(self, batch: Sequence[Stored]) -> int:
+        """``ports.Replaying``: the same, marked as replayed."""
+        return self._deliver(batch, self._again)
+
+    def _deliver(self, batch: Sequence[Stored], note: Note) -> int:
         connection = self._keeper.connection(_WAIT_FOR_CONNECTION_S)
         if connection is None:
             raise RetryError(self._keeper.cause)
@@ -85,7 +121,7 @@ class MqttSink:
         flying: deque[Sent] = deque()
         accepted = 0
         while accepted < len(batch):
-            self._fill(connection, batch, accepted, flying)
+            self._fill(connection, batch, accepted, flying, note)
             if not flying:  # the next one is larger than the broker takes
                 return self._unless_first(accepted, RejectError(self._too_large(connection, batch[accepted])))
             sent_at = self._clock.monotonic()
@@ -95,19 +131,21 @@ class MqttSink:
             if code is None:
                 return self._unless_first(accepted, self._broken(connection, batch[accepted], sent_at))
             if code >= 128:
-                return self._unless_first(accepted, self._refused(code))
+                return self._unless_first(accepted, self._refused(connection, code))
             flying.popleft()
             accepted += 1
             self._worked()
         return accepted
 
-    def _fill(self, connection: Connection, batch: Sequence[Stored], accepted: int, flying: deque[Sent]) -> None:
-        window = 1 if self._alone else min(_WINDOW, max(1, connection.receive_max - _SPARED))
+    def _fill(
+        self, connection: Connection, batch: Sequence[Stored], accepted: int, flying: deque[Sent], note: Note
+    ) -> None:
+        window = 1 if self._alone else min(_WINDOW, max(1, connection.receive_max - self._spared))
         while len(flying) < window and (index := accepted + len(flying)) < len(batch):
             body = batch[index].body
             if len(body) + len(self._topic) + _HEAD > connection.max_packet:
                 return
-            flying.append(connection.publish(self._topic, body, expiry_s=self._expiry_s))
+            flying.append(connection.publish(self._topic, body, note=note))
 
     def _unless_first(self, accepted: int, error: RetryError | RejectError) -> int:
         """Trouble ends the batch. What was accepted counts; the next call meets the trouble with nothing before it."""
@@ -121,14 +159,14 @@ class MqttSink:
         if self._health.clear_problem("publish_denied"):
             _LOG.info("the broker takes results on %s again", self._topic)
 
-    def _refused(self, code: int) -> RetryError | RejectError:
+    def _refused(self, connection: Connection, code: int) -> RetryError | RejectError:
         """What a PUBACK other than success means."""
         if code in causes.NEVER:
             return RejectError(f"{causes.NEVER[code]} (PUBACK {code})")
-        broker = self._settings.address
+        broker, user = connection.settings.address, connection.settings.username or "(none)"
         if code == causes.NOT_AUTHORIZED:
             detail = (
-                f"broker {broker} does not let user {self._settings.username or '(none)'} publish to {self._topic}; "
+                f"broker {broker} does not let user {user} publish to {self._topic}; "
                 "allow it in the broker's access list"
             )
             if self._health.raise_problem("publish_denied", detail):
@@ -147,7 +185,7 @@ class MqttSink:
             self._suspect = one.result_id
             if self._strikes >= _STRIKES:
                 return RejectError(f"the broker ended the connection {_STRIKES} times in a row when it was sent")
-        return RetryError(f"broker {self._settings.address} {end.text if end else 'is gone'}")
+        return RetryError(f"broker {connection.settings.address} {end.text if end else 'is gone'}")
 
     def _too_large(self, connection: Connection, one: Stored) -> str:
         return f"{len(one.body)} bytes, and the broker takes packets up to {connection.max_packet} bytes"

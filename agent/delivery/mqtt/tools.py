@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 from agent.config import MqttConfig
+from agent.delivery.mqtt.brokers import trouble_with
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.settings import Settings, settings_of
 from agent.errors import RetryError, UsageError
@@ -18,7 +18,7 @@ class Subscriber:
     def __init__(self, host: str, port: int, topic: str, arrived: Callable[[bytes], None]) -> None:
         settings = Settings(host=host, port=port, client_id=f"weldwatch-subscriber-{os.getpid()}", keepalive_s=15)
         self._topic = topic
-        self._connection = Connection(settings, on_message=lambda _topic, payload, _retained: arrived(payload))
+        self._connection = Connection(settings, on_message=lambda message: arrived(message.payload))
 
     def start(self) -> None:
         """Connect and subscribe. ``UsageError`` when the broker is not there."""
@@ -35,12 +35,8 @@ class Subscriber:
 
 
 def probe(config: MqttConfig, topic: str) -> str | None:
-    """Connect as the station would, under another client id so as not to take over; what is wrong, or None."""
+    """What keeps the station from connecting as ``config`` says, to its one broker (see ``each``), or None."""
     try:
-        settings = settings_of(config, topic)
-        connection = Connection(replace(settings, client_id=f"{settings.client_id[:50]}-check"))
-        connection.open()
-    except (RetryError, UsageError) as error:
+        return trouble_with(settings_of(config, topic))
+    except UsageError as error:
         return str(error)
-    connection.goodbye()
-    return None
