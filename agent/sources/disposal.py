@@ -9,9 +9,9 @@ Invariants
 - Only the file that was inspected is touched (same inode, size and modification time); another under its name stays.
 - A kill at any point leaves the image in one place at least; what was begun is finished when the file is met again.
 - Across devices the copy and its folder are synced before the source is unlinked; within one a rename moves it whole.
-- Trouble (no permission, full disk) is a problem on health and tried again at the next rescan; it stops nothing.
-- Limit: files move in the thread that calls ``release``, the inspector's. A target that neither takes nor refuses (a
-  hard-mounted share whose server hangs) therefore holds up inspection until it answers; nothing is lost meanwhile.
+- Files move in a thread of their own (``releasing``); what it could not do, a later scan hands in again.
+- Limit: an intent is written before its frame is offered, in the source's thread. A folder for what is rejected that
+  hangs therefore holds up this one source at its next bad image.
 """
 
 from __future__ import annotations
@@ -22,33 +22,22 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from agent.config import FolderConfig
 from agent.errors import ImageError
-from agent.frame import Frame, readable_name
+from agent.frame import Frame
 from agent.health import Health
 from agent.logs import log
 from agent.sources import files, moving
 from agent.sources.identity import sidecar_names
+from agent.sources.releasing import Entry, Releases
 from agent.sources.settling import Signature
 
 _log = log("sources")
 
-TRIES = 20  #: failures that end a round of trying again: the target is full or closed, not one file odd
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A file that is to be let go."""
-
-    key: bytes
-    path: bytes
-    signature: Signature
-
 
 class Disposal:
-    """What becomes of a source's files. ``expect`` and ``retry`` are the source's, ``release`` may be any thread's."""
+    """What becomes of a source's files. ``release`` may be called from any thread, the rest is the source's."""
 
     def __init__(self, config: FolderConfig, root: bytes, health: Health) -> None:
         self._source, self._root, self._health = config.name, root, health
@@ -57,13 +46,12 @@ class Disposal:
         self._rejected = os.fsencode(os.path.abspath(config.rejected)) if config.rejected else None
         # Sources may share one folder for what they reject, and know their own intents.
         self._prefix = f".weldwatch-{hashlib.blake2b(config.name.encode(), digest_size=4).hexdigest()}-"
-        self._lock = threading.Lock()  # guards the four below
+        self.releases = Releases(config.name, self._let_go, health)
+        self._remembered = False
+        self._unmet: set[bytes] = set()  #: intents of an earlier process whose files were not met yet
+        self._lock = threading.Lock()  # guards the two below
         self._expected: dict[bytes, Entry] = {}
         self._rejects: set[bytes] = set()  #: keys that have an intent
-        self._failed: dict[bytes, Entry] = {}
-        self._unmet: set[bytes] = set()  #: intents of an earlier process whose files were not met yet
-        self._working = threading.Lock()  # one at a time touches the files
-        self._problem = f"release_failed:{config.name}"
 
     @property
     def keeps(self) -> bool:
@@ -72,14 +60,15 @@ class Disposal:
 
     def remember_intents(self) -> None:
         """At the start: which files a killed agent meant to reject."""
-        if self._rejected is None:
+        if self._rejected is None or self._remembered:
             return
         try:
             names = os.listdir(self._rejected)
         except FileNotFoundError:
+            self._remembered = True
             return
         except OSError as error:
-            self._trouble(self._rejected, error)
+            self.releases.trouble(self._rejected, error)
             return
         for name in (os.fsdecode(name) for name in names):
             if name.startswith(self._prefix) and name.endswith(".json"):
@@ -87,7 +76,7 @@ class Disposal:
                     self._rejects.add(bytes.fromhex(name[len(self._prefix) : -len(".json")]))
                 except ValueError:
                     continue  # not a name of ours
-        self._unmet = set(self._rejects)
+        self._unmet, self._remembered = set(self._rejects), True
 
     def met(self, keys: Collection[bytes]) -> None:
         """The source met these files."""
@@ -100,7 +89,7 @@ class Disposal:
             try:
                 _unlink(self._intent(key))
             except OSError as error:
-                self._trouble(self._intent(key), error)
+                self.releases.trouble(self._intent(key), error)
             with self._lock:
                 self._rejects.discard(key)
         self._unmet.clear()
@@ -131,7 +120,7 @@ class Disposal:
                 file.write("\n")
         except OSError as error:
             # The file can still be moved, only its reason will be missing; the result has it.
-            self._trouble(self._rejected, error)
+            self.releases.trouble(self._rejected, error)
         with self._lock:
             self._rejects.add(frame.key)
 
@@ -147,48 +136,7 @@ class Disposal:
         """These frames are durable."""
         with self._lock:
             entries = [entry for key in keys if (entry := self._expected.pop(key, None)) is not None]
-        self.let_go(entries)
-
-    def let_go(self, entries: Iterable[Entry]) -> int:
-        """Archive, delete or reject these files now; what fails is kept for ``retry``. How many failed."""
-        failed = 0
-        for entry in entries:
-            try:
-                with self._working:
-                    self._let_go(entry)
-            except OSError as error:
-                with self._lock:
-                    self._failed[entry.key] = entry
-                failed += 1
-                self._trouble(entry.path, error)
-        return failed
-
-    def retry(self) -> None:
-        """Try again what failed; after ``TRIES`` that fail again the others wait for the next round."""
-        with self._lock:
-            entries = list(self._failed.values())
-        left = TRIES
-        for entry in entries:
-            with self._lock:
-                self._failed.pop(entry.key, None)
-            left -= self.let_go([entry])
-            if not left:
-                break
-        with self._lock:
-            failing = bool(self._failed)
-        if not failing and self._health.clear_problem(self._problem):
-            _log.info("source %s: release_failed is over: files are archived, deleted and rejected again", self._source)
-
-    def _trouble(self, path: bytes, error: OSError) -> None:
-        self._health.count("release_failed")
-        text = f"{readable_name(path)}: {error.strerror or error}"
-        if self._health.raise_problem(self._problem, text):
-            _log.error(
-                "source %s: release_failed: cannot let go of %s; the result is safe, the file stays; "
-                "tried again at every rescan, look at permissions and space",
-                self._source,
-                text,
-            )
+        self.releases.hand_in(entries)
 
     def _let_go(self, entry: Entry) -> None:
         with self._lock:
@@ -240,7 +188,7 @@ class Disposal:
                 with files.folder_fd(self._root, folder) as at:
                     moving.restore(name, at)
             except OSError as error:
-                self._trouble(path, error)
+                self.releases.trouble(path, error)
 
     def _reject(self, entry: Entry, folder: bytes, name: bytes, at: int) -> None:
         """The reason first, then the image: a kill leaves the intent, and the image where it is met again."""

@@ -34,16 +34,17 @@ from zoneinfo import ZoneInfo
 from agent.clock import Clock
 from agent.config import FolderConfig
 from agent.errors import RetryError
-from agent.frame import Frame, JobAt, no_job, readable_name
+from agent.frame import Frame, JobAt, no_job
 from agent.health import Health
 from agent.logs import log
 from agent.ports import Offer, SeenKeys
 from agent.sources import files
-from agent.sources.disposal import Disposal, Entry
+from agent.sources.disposal import Disposal
 from agent.sources.identity import Names
 from agent.sources.intake import Changed, Intake, Read
 from agent.sources.notes import Notes
 from agent.sources.presence import Presence
+from agent.sources.releasing import Entry
 from agent.sources.scan import Patterns, Scan
 from agent.sources.settling import Settling, Taken
 from agent.sources.watch import Heard, Watching
@@ -101,8 +102,12 @@ class FolderSource:
         }
 
     def release(self, keys: Sequence[bytes]) -> None:
-        """These frames are durable: what ``after`` and ``rejected`` say happens now, in the caller's thread."""
+        """These frames are durable: what ``after`` and ``rejected`` say happens soon, in a thread of its own."""
         self._disposal.release(keys)
+
+    def close(self, timeout_s: float) -> None:
+        """As ``agent.ports.Source``."""
+        self._disposal.releases.close(timeout_s)
 
     def run(self, offer: Offer, stop: threading.Event, *, once: bool = False) -> None:
         """Offer what is there and, unless ``once``, what arrives, until ``stop``."""
@@ -196,6 +201,7 @@ class FolderSource:
         if not once:
             self._watching.start(afresh=not same)
         self._more = False
+        self._disposal.releases.scan_begins()
         scan = self._new_scan()
         named = self._presence.begin()
         self._take_up(self._not_done(scan, named=named))
@@ -205,13 +211,14 @@ class FolderSource:
             self._disposal.all_met()
         self._watching.finish(None if scan.errors else scan.folders)
         self._report(scan.errors)
-        self._disposal.retry()
+        self._disposal.releases.scan_ends(clean=clean)
         now = self._clock.monotonic()
         self._soonest_scan = now + 2 * (now - begin)
         self._next_scan = math.inf if once else now + max(self._config.rescan_s, SCAN_SHARE * (now - begin))
         if not self._restored:
             self._disposal.restore(scan.hidden)
             self._restored, self._more = True, self._more or bool(scan.hidden)
+            self._disposal.releases.begin()
 
     def _new_scan(self) -> Scan:
         return Scan(self._root, self._patterns, self._watching.add, self._notes.odd, self._notes.unmatched)
@@ -219,7 +226,8 @@ class FolderSource:
     def _not_done(self, scan: Scan, *, named: bool) -> Iterator[tuple[bytes, os.stat_result]]:
         for path, facts in scan.walk():
             signature = files.signature_of(facts)
-            if self._presence.meet(path, signature, self._intake.key(path, signature) if named else None):
+            new = self._presence.meet(path, signature, self._intake.key(path, signature) if named else None)
+            if new or self._disposal.releases.is_left(path, signature):
                 yield path, facts
 
     def _take_up(self, found: Iterator[tuple[bytes, os.stat_result]]) -> None:
@@ -249,7 +257,7 @@ class FolderSource:
                 self._presence.done(*one)
                 if self._disposal.wanted(key):
                     again.append(Entry(key, *one))
-        self._disposal.let_go(again)
+        self._disposal.releases.hand_in(again)
         return {one.path for key, one in keys.items() if key not in seen}
 
     def _hand_over(self, offer: Offer, stop: threading.Event) -> bool:
@@ -280,10 +288,9 @@ class FolderSource:
             outcome = self._intake.read(*one)
         except OSError as error:
             self._settling.put_back(one.path, now)
-            if self._health.raise_problem(f"folder_out_of_means:{self.name}", error.strerror or str(error)):
-                _log.error("source %s: folder_out_of_means: %s; raise the service's limits", self.name, error.strerror)
+            self._notes.out_of_means(error)
             return True
-        self._health.clear_problem(f"folder_out_of_means:{self.name}")
+        self._notes.has_means()
         if isinstance(outcome, Read):
             trust = not self._watching.remote
             if outcome.undecided and self._settling.undecided(
@@ -316,24 +323,10 @@ class FolderSource:
         self._state = "missing"
         self._watching.close()
         self._next_scan = math.inf if once else now + min(MISSING_S, self._config.rescan_s)
-        detail = f"{readable_name(self._root)}: {error.strerror}"
-        if self._health.raise_problem(f"folder_missing:{self.name}", detail):
-            _log.error("source %s: folder_missing: %s; create or mount it, it is taken up then", self.name, detail)
+        self._notes.missing(self._root, error)
 
     def _report(self, errors: list[tuple[bytes, OSError]]) -> None:
         """Say how the scan went."""
-        if self._health.clear_problem(f"folder_missing:{self.name}"):
-            _log.info("source %s: folder_missing is over: the folder is there again", self.name)
-        self._state = "polling" if self._watching.polling else "watching"
-        unreadable = f"folder_unreadable:{self.name}"
-        if not errors:
-            if self._health.clear_problem(unreadable):
-                _log.info("source %s: folder_unreadable is over: every folder can be read again", self.name)
-            return
-        folder, error = errors[0]
-        if folder == b"":
-            self._state = "unreadable"
-        detail = f"{readable_name(folder) or '.'}: {error.strerror}"
-        if self._health.raise_problem(unreadable, detail):
-            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            _log.error("source %s: folder_unreadable: %s%s; give the agent permission", self.name, detail, more)
+        unreadable = bool(errors) and errors[0][0] == b""
+        self._state = "unreadable" if unreadable else "polling" if self._watching.polling else "watching"
+        self._notes.scanned(errors)

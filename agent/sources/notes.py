@@ -1,4 +1,4 @@
-"""One log line a file that needs one, and no flood of them.
+"""What a source says of its folder and of single files: one line for what needs one, and no flood of them.
 
 Invariants: a path is named once; after ``LIMIT`` paths one last line says that further ones are not named. Of files
 that no pattern matches one a suffix is named, ``SUFFIXES`` at most.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
 from agent.frame import readable_name
 from agent.health import Health
@@ -33,7 +34,7 @@ _KINDS = {
 
 
 class Notes:
-    """What a source says of single files."""
+    """What one source says."""
 
     def __init__(self, source: str, health: Health) -> None:
         self._source, self._health = source, health
@@ -71,3 +72,35 @@ class Notes:
             "them to patterns%s",
             self._source, kind, readable_name(path), last,
         )  # fmt: skip
+
+    # -- the folder --------------------------------------------------------------------------------------------------
+
+    def missing(self, root: bytes, error: OSError) -> None:
+        """The folder cannot even be looked at."""
+        detail = f"{readable_name(root)}: {error.strerror}"
+        if self._health.raise_problem(f"folder_missing:{self._source}", detail):
+            _log.error("source %s: folder_missing: %s; create or mount it, it is taken up then", self._source, detail)
+
+    def scanned(self, errors: Sequence[tuple[bytes, OSError]]) -> None:
+        """The folder is there; these folders of it could not be read."""
+        if self._health.clear_problem(f"folder_missing:{self._source}"):
+            _log.info("source %s: folder_missing is over: the folder is there again", self._source)
+        unreadable = f"folder_unreadable:{self._source}"
+        if not errors:
+            if self._health.clear_problem(unreadable):
+                _log.info("source %s: folder_unreadable is over: every folder can be read again", self._source)
+            return
+        folder, error = errors[0]
+        detail = f"{readable_name(folder) or '.'}: {error.strerror}"
+        if self._health.raise_problem(unreadable, detail):
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            _log.error("source %s: folder_unreadable: %s%s; give the agent permission", self._source, detail, more)
+
+    def out_of_means(self, error: OSError) -> None:
+        """The machine lacks the means to read a file: descriptors, memory."""
+        if self._health.raise_problem(f"folder_out_of_means:{self._source}", error.strerror or str(error)):
+            _log.error("source %s: folder_out_of_means: %s; raise the service's limits", self._source, error.strerror)
+
+    def has_means(self) -> None:
+        """It could be read."""
+        self._health.clear_problem(f"folder_out_of_means:{self._source}")

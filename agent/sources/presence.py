@@ -17,7 +17,7 @@ FORGET_S = 3600.0
 MAX_ABSENT = 200_000
 
 
-def _fingerprint(path: bytes, signature: Signature) -> int:
+def fingerprint(path: bytes, signature: Signature) -> int:
     """64 bits for a file; seeded anew by every process, so that nobody can prepare two names that collide."""
     return hash((path, signature))
 
@@ -47,14 +47,14 @@ class Presence:
 
     def is_done(self, path: bytes, signature: Signature) -> bool:
         """Whether this file needs nothing more."""
-        return _fingerprint(path, signature) in self._done
+        return fingerprint(path, signature) in self._done
 
     def done(self, path: bytes, signature: Signature) -> None:
         """It was offered, or the ledger has it."""
-        fingerprint = _fingerprint(path, signature)
-        self._done.add(fingerprint)
+        number = fingerprint(path, signature)
+        self._done.add(number)
         if self._met is not None:
-            self._met.add(fingerprint)
+            self._met.add(number)
 
     def begin(self) -> bool:
         """A scan begins; True when it should name the keys of all it meets, for the ledger to forget the others."""
@@ -66,11 +66,11 @@ class Presence:
         """The scan met a file; True when it is not done yet."""
         if key is not None and self._keys is not None:
             self._keys.add(key)
-        fingerprint = _fingerprint(path, signature)
-        if fingerprint not in self._done:
+        number = fingerprint(path, signature)
+        if number not in self._done:
             return True
         if self._met is not None:
-            self._met.add(fingerprint)
+            self._met.add(number)
         return False
 
     def end(self, *, clean: bool) -> None:

@@ -1,11 +1,9 @@
-"""A watched folder with a collector instead of a model, and a ledger of seen keys in memory."""
+"""A watched folder, its sources, and a ledger of seen keys in memory."""
 
 from __future__ import annotations
 
 import io
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -15,90 +13,20 @@ from PIL import Image
 
 from agent.clock import SystemClock
 from agent.config import FolderConfig
-from agent.frame import Frame
 from agent.health import Health
 from agent.sources.folder import FolderSource
-
-PATIENCE_S = 60.0
-
-
-class MemoryLedger:
-    """``agent.ports.SeenKeys`` over a dict, as the ledger keeps them: a key once."""
-
-    def __init__(self) -> None:
-        self.keys: dict[bytes, None] = {}
-
-    def seen(self, keys: Sequence[bytes]) -> set[bytes]:
-        return {key for key in keys if key in self.keys}
-
-    def forget_seen(self, source: str, present: Callable[[bytes], bool]) -> int:
-        gone = [key for key in self.keys if not present(key)]
-        for key in gone:
-            del self.keys[key]
-        return len(gone)
+from tests.support.running import MemoryLedger, RunningSource
 
 
-class Running:
-    """A folder source at work in a thread of its own; commits and releases each frame like the agent does."""
+class Running(RunningSource):
+    """A folder source at work."""
 
     def __init__(
         self, config: FolderConfig, ledger: MemoryLedger, zone: str = "UTC", *, release: bool = True, once: bool = False
     ) -> None:
-        self.health, self.ledger, self.frames = Health(), ledger, list[Frame]()
-        self.source = FolderSource(config, ZoneInfo(zone), ledger, self.health, SystemClock())
-        self._release, self._taken, self._stop = release, threading.Condition(), threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(once,), daemon=True)
-        self._thread.start()
-
-    def _run(self, once: bool) -> None:
-        try:
-            self.source.run(self._offer, self._stop, once=once)
-        except BaseException as error:  # noqa: BLE001  # shown by ``stop``: a test must not lose it in a thread
-            self._error = error
-        with self._taken:
-            self._taken.notify_all()
-
-    def _offer(self, frame: Frame) -> bool:
-        with self._taken:
-            self.ledger.keys[frame.key] = None
-            if self._release:
-                self.source.release([frame.key])
-            self.frames.append(frame)
-            self._taken.notify_all()
-        return True
-
-    def until(self, what: Callable[[], bool], patience: float = PATIENCE_S) -> None:
-        """Wait for something that shows with a frame, or soon after."""
-        end = time.monotonic() + patience
-        with self._taken:
-            while not what():
-                assert self._error is None, repr(self._error)
-                assert time.monotonic() < end, f"waited {patience} s; {len(self.frames)} frames came"
-                self._taken.wait(0.02)
-
-    def until_frames(self, number: int) -> list[Frame]:
-        self.until(lambda: len(self.frames) >= number)
-        return self.frames
-
-    def until_state(self, state: str) -> None:
-        self.until(lambda: self.source.state()["state"] == state)
-
-    def names(self) -> list[str]:
-        return sorted(frame.name for frame in self.frames)
-
-    def join(self) -> None:
-        """Wait for ``once`` to end by itself."""
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive()
-        assert self._error is None, repr(self._error)
-
-    def stop(self) -> float:
-        """Stop it; how many seconds that took."""
-        begin = time.monotonic()
-        self._stop.set()
-        self.join()
-        return time.monotonic() - begin
+        health = Health()
+        source = FolderSource(config, ZoneInfo(zone), ledger, health, SystemClock())
+        super().__init__(source, health, ledger, once=once, release=release)
 
 
 class Bench:

@@ -52,6 +52,7 @@ def main(captures: str, archive: str, rejected: str, path: str, once: str = "") 
         return True
 
     source.run(offer, threading.Event(), once=bool(once))
+    source.close(60.0)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,9 @@ class CameraSource:
         for answer, result_id in answers:
             answer.set_result(result_id)
 
+    def close(self, timeout_s: float) -> None:
+        """As ``agent.ports.Source``: nothing is left to be done."""
+
     def run(self, offer: Offer, stop: threading.Event, *, once: bool = False) -> None:
         """Offer frames as configured until ``stop``; with ``once`` until a film is over, or one frame of a camera."""
         config = self._config

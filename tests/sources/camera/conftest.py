@@ -1,4 +1,4 @@
-"""A camera source at work in a thread of its own, with a collector instead of a model."""
+"""A camera in memory, and a camera source that reads it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from agent.health import Health
 from agent.sources.camera.build import grabber_of, store_of
 from agent.sources.camera.grabber import Grab, Grabber
 from agent.sources.camera.source import CameraSource
-from tests.sources.conftest import MemoryLedger
+from tests.support.running import PATIENCE_S, MemoryLedger, RunningSource
 from tests.support.stamp import HEIGHT, WIDTH, stamped
-
-PATIENCE_S = 30.0
 
 
 class FakeCamera:
@@ -116,64 +114,19 @@ class Room:
             self._changed.notify_all()
 
 
-class Running:
-    """The source, its frames, and a room that holds inspection up."""
+class Running(RunningSource):
+    """A camera source at work, and a room that holds inspection up."""
 
     def __init__(
         self, folder: Path, grabber: Callable[[], Grabber] | None = None, *, once: bool = False, **keys: Any
     ) -> None:
         self.config = CameraConfig(**{"name": "torch", "url": "file:none", **keys})
-        self.health, self.frames, self.at = Health(), list[Frame](), list[float]()
         self.folder = folder / "results" / "frames" / "torch"
-        store = store_of(self.config, ResultsConfig(directory=str(folder / "results")), SystemClock(), self.health)
+        self.room, health, ledger = Room(), Health(), MemoryLedger()
+        store = store_of(self.config, ResultsConfig(directory=str(folder / "results")), SystemClock(), health)
         make = grabber or grabber_of(self.config)
-        self.ledger = MemoryLedger()
-        self.room = Room()
-        self.source = CameraSource(self.config, make, store, self.room, self.ledger, self.health, SystemClock())
-        self.release, self._changed, self._stop = True, threading.Condition(), threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(once,), daemon=True)
-        self._thread.start()
-
-    def _run(self, once: bool) -> None:
-        try:
-            self.source.run(self._offer, self._stop, once=once)
-        except BaseException as error:  # noqa: BLE001  # shown by ``join``: a test must not lose it in a thread
-            self._error = error
-        with self._changed:
-            self._changed.notify_all()
-
-    def _offer(self, frame: Frame) -> bool:
-        with self._changed:
-            self.frames.append(frame)
-            self.at.append(time.monotonic())
-            if self.release:
-                self.source.release([frame.key])
-            self._changed.notify_all()
-        return True
-
-    def until(self, what: Callable[[], Any], patience: float = PATIENCE_S) -> None:
-        """Wait for something that shows with a frame, or soon after."""
-        end = time.monotonic() + patience
-        with self._changed:
-            while not what():
-                assert self._error is None, repr(self._error)
-                assert time.monotonic() < end, f"waited {patience} s; {len(self.frames)} frames; {self.state}"
-                self._changed.wait(0.02)
-
-    def until_frames(self, number: int) -> list[Frame]:
-        self.until(lambda: len(self.frames) >= number)
-        return self.frames
-
-    def until_state(self, state: str) -> None:
-        self.until(lambda: self.state == state)
-
-    @property
-    def state(self) -> str:
-        return str(self.source.state()["state"])
-
-    def counter(self, name: str) -> int:
-        return self.health.counters().get(name, 0)
+        source = CameraSource(self.config, make, store, self.room, ledger, health, SystemClock())
+        super().__init__(source, health, ledger, once=once, release=True)
 
     def levels(self) -> list[int]:
         """The mean gray level of each frame that has a picture."""
@@ -182,21 +135,9 @@ class Running:
     def saved(self, frame: Frame) -> Path:
         return self.folder / frame.name
 
-    def join(self, patience: float = PATIENCE_S) -> None:
-        self._thread.join(patience)
-        assert not self._thread.is_alive()
-
-    def failure(self) -> BaseException | None:
-        self.join()
-        return self._error
-
     def stop(self) -> float:
-        """Stop it; how many seconds that took."""
-        begin = time.monotonic()
-        self._stop.set()
         self.room.let_go()
-        self.join()
-        return time.monotonic() - begin
+        return super().stop()
 
 
 @pytest.fixture
