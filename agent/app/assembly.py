@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,7 @@ def assemble(
     mqtt = None
     if config.mqtt is not None:
         mqtt = MqttSink(_with_broker(config.mqtt, closing), config.topic, status, health, clock)
-    sinks: list[Sink] = [sink for sink in (files, mqtt) if sink is not None]
+    sinks: list[Sink] = [sink for sink in (files, mqtt, *_others(config, health, clock)) if sink is not None]
     ledger.register([sink.name for sink in sinks])
     intake = Intake()
     jobs = Jobs.open(Path(config.state), [source.name for source in config.sources], clock)
@@ -106,6 +106,14 @@ def assemble(
         commands=commands,
         jobs=jobs,
     )
+
+
+def _others(config: AgentConfig, health: Health, clock: Clock) -> Iterator[Sink]:
+    """Sinks that only their shippers speak to. Few stations have one: what it imports is loaded only there."""
+    if config.webhook is not None:
+        from agent.delivery.webhook import Webhook
+
+        yield Webhook(config.webhook, health, clock)
 
 
 def _source(

@@ -20,6 +20,7 @@ from agent.config.folder import FolderConfig, check_folder, within
 from agent.config.mqtt import MqttConfig, check_mqtt
 from agent.config.results import ResultsConfig
 from agent.config.section import Section, TlsConfig, TopicLevel
+from agent.config.webhook import WebhookConfig, check_webhook
 from agent.errors import ConfigError
 from agent.strict_yaml import convert, load_yaml
 
@@ -32,6 +33,7 @@ __all__ = [
     "ResultsConfig",
     "StationConfig",
     "TlsConfig",
+    "WebhookConfig",
     "find",
     "load",
     "parse",
@@ -61,6 +63,7 @@ class AgentConfig(Section, frozen=True):
     results: ResultsConfig
     bundle: BundleConfig = BundleConfig()
     mqtt: MqttConfig | None = None
+    webhook: WebhookConfig | None = None
 
     @property
     def topic(self) -> str:
@@ -133,6 +136,8 @@ def _check_across(config: AgentConfig, file: str) -> None:
     check_apart([source for source in config.sources if isinstance(source, FolderConfig)], config, file)
     if config.mqtt is not None:
         check_mqtt(config.mqtt, lambda: config.topic, file)
+    if config.webhook is not None:
+        check_webhook(config.webhook, file)
 
 
 def check_apart(folders: list[FolderConfig], config: AgentConfig, file: str) -> None:
