@@ -17,7 +17,7 @@ from agent.frame import Frame
 from agent.health import Health
 from agent.ledger import Entry, Ledger
 from agent.logs import log
-from agent.ports import Judgement, Model, Source
+from agent.ports import Judgement, Model, Source, Stored
 from agent.pulse import Pulse
 from agent.result import Evaluation, ImageFacts, Reason, Result, Station, Timing, new_result_id
 
@@ -155,6 +155,7 @@ class Inspector:
         self._give_up = threading.Event()
         self._sources: Mapping[str, Source] = {}
         self._onlookers: list[Callable[[Frame, Result], None]] = []
+        self._listeners: list[Callable[[Sequence[Stored]], None]] = []
         self.inference_ms: deque[float] = deque(maxlen=1000)  #: the newest, for health's p50 and p99
         self.pulse = Pulse()
 
@@ -175,6 +176,10 @@ class Inspector:
     def show_to(self, onlooker: Callable[[Frame, Result], None]) -> None:
         """Call ``onlooker`` with every frame and its result, once that is judged. It must not wait, nor raise."""
         self._onlookers.append(onlooker)
+
+    def announce_to(self, listener: Callable[[Sequence[Stored]], None]) -> None:
+        """Call ``listener`` with every group of results, once they are durable. It must not wait, nor raise."""
+        self._listeners.append(listener)
 
     def swap(self, model: Model) -> None:
         """Judge with ``model`` from the next frame on. From any thread."""
@@ -213,7 +218,7 @@ class Inspector:
         while True:
             try:
                 self.pulse.step("committing results to the ledger")
-                self._ledger.commit(judged)
+                stored = self._ledger.commit(judged)
                 break
             except RetryError as error:
                 self.pulse.rest()
@@ -223,6 +228,8 @@ class Inspector:
                     return False
         if self._health.clear_problem("ledger_full"):
             _log.info("ledger_full is over; inspection goes on")
+        for listener in self._listeners:
+            listener(stored)
         for name, source in self._sources.items():
             keys = [entry.key for entry in judged if entry.source == name and entry.key is not None]
             if keys:

@@ -77,11 +77,6 @@ def assemble(
     closing.callback(ledger.close)
     wants_files = config.results.per_image or config.results.daily_log
     files = JsonFiles(config.results, clock) if wants_files else None
-    mqtt = None
-    if config.mqtt is not None:
-        mqtt = MqttSink(_with_broker(config.mqtt, closing), config.topic, status, health, clock)
-    sinks: list[Sink] = [sink for sink in (files, mqtt, *_others(config, health, clock)) if sink is not None]
-    ledger.register([sink.name for sink in sinks])
     intake = Intake()
     jobs = Jobs.open(Path(config.state), [source.name for source in config.sources], clock)
     sources = {
@@ -89,8 +84,15 @@ def assemble(
         for source in config.sources
     }
     commands = Commands(orders(sources, jobs), config.mqtt.commands if config.mqtt else (), health, clock)
+    mqtt = None
+    if config.mqtt is not None:
+        mqtt = MqttSink(_with_broker(config.mqtt, closing), config.topic, status, health, clock, commands)
+    sinks: list[Sink] = [sink for sink in (files, mqtt, *_others(config, health, clock)) if sink is not None]
+    ledger.register([sink.name for sink in sinks])
     station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
     inspector = Inspector(intake, bundles.loaded.model, station, ledger, clock, health)
+    if mqtt is not None:
+        inspector.announce_to(mqtt.tell_live)
     bundles.serve(inspector, Shadow(config.results, health, clock))
     return Parts(
         health=health,

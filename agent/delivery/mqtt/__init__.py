@@ -1,8 +1,11 @@
-"""Results, status and health over MQTT 5. ``connection`` is the one door to paho.
+"""Results, status, health and commands over MQTT. ``connection`` is the one door to paho.
 
 MqttSink ── the shipper's: window, reason codes, what to reject
-  └─ Keeper ── keeps one Connection up: backoff, causes, birth, last will, goodbye
-       └─ Connection ── from CONNECT to its end; never reused, so no queue of the library outlives it
+  ├─ Keeper ── keeps one Connection up: backoff, causes, birth, last will, goodbye
+  │    ├─ Brokers ── which of several, and the way back to a better one
+  │    └─ Connection ── from CONNECT to its end; never reused, so no queue of the library outlives it
+  ├─ Inbox ── commands in, answers out
+  └─ Aside ── what is worth something only now: ``…/live``
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from agent.logs import log
 
 CONNECT_TIMEOUT_S = 5.0
 _GOODBYE_S = 1.0
+_HEAD = 64  #: bytes of a PUBLISH beside topic, payload and correlation data, at most
 _LOG = log("mqtt")
 
 OnMessage = Callable[[Message], None]
@@ -113,6 +114,10 @@ class Connection:
         )
         self.drop(refusal)
         raise RetryError(f"{where} {refusal}")
+
+    def takes(self, topic: str, payload: bytes, note: Note = JSON) -> bool:
+        """Whether it is within what the broker said it takes; MQTT 3.1.1 does not say."""
+        return len(payload) + len(topic.encode()) + len(note.correlation or b"") + _HEAD <= self.max_packet
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False, note: Note = JSON) -> Sent:
         """Send; never blocks. The answer comes to ``Sent``."""

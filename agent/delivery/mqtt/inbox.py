@@ -33,7 +33,6 @@ _WAITING = 128  #: answers that wait for the broker at most
 _NAME = 80  #: characters of a command's name that is answered at all
 _ANSWER_S = 5.0
 _LOOK_S = 1.0  #: how often the thread looks whether a flood is over
-_HEAD = 64  #: bytes of a packet beside topic, payload and correlation data
 _RETAINED = (
     "retained commands are never obeyed, the broker would give them again at every connection; "
     "send it without retain, and clear this one with an empty retained message"
@@ -177,12 +176,10 @@ class Inbox:
             _LOG.error("commands_denied: %s", detail)
 
     def _send(self, connection: Connection, topic: str, payload: bytes, note: Note) -> None:
-        size = len(payload) + len(topic.encode()) + len(note.correlation or b"") + _HEAD
-        if size > connection.max_packet:
+        if not connection.takes(topic, payload, note):
             self._health.count("answers_dropped")
-            _LOG.warning(
-                "the answer on %s is dropped: %d bytes, the broker takes %d", topic, size, connection.max_packet
-            )
+            size, limit = len(payload), connection.max_packet
+            _LOG.warning("an answer of %d bytes on %s is dropped: the broker takes %d", size, topic, limit)
             return
         sent = connection.publish(topic, payload, note=note)
         sent.wait(_ANSWER_S)

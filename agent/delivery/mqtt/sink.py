@@ -19,10 +19,10 @@ import msgspec
 from agent.clock import Clock
 from agent.config import MqttConfig
 from agent.delivery.mqtt import causes
+from agent.delivery.mqtt.aside import Aside
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.inbox import Inbox
 from agent.delivery.mqtt.keeper import Keeper, Status
-from agent.delivery.mqtt.live import Live
 from agent.delivery.mqtt.messages import Note, Sent
 from agent.delivery.mqtt.settings import settings_of
 from agent.errors import RejectError, RetryError
@@ -38,7 +38,6 @@ _STRIKE_WITHIN_S = 2.0  #: a connection that ends so soon after a result was sen
 _QUIET_S = 2.0  #: … if it had lasted so long before
 _WAIT_FOR_CONNECTION_S = 1.0
 _PUBACK_S = 30.0
-_HEAD = 64  #: bytes of a PUBLISH beside topic and payload: header, packet id, properties
 
 
 class MqttSink:
@@ -67,7 +66,7 @@ class MqttSink:
         self._inbox = Inbox(topic, commands, health, clock) if commands and config.commands else None
         self._spared = _SPARED + int(self._inbox is not None)
         self._keeper = Keeper(settings, topic, status, health, clock, self._inbox)
-        self._live = Live(f"{topic}/live", self._keeper, health) if config.live else None
+        self._live = Aside(topic, "live", self._keeper, health) if config.live else None
         self._says_nothing_of_refusals = config.protocol != 5
         self._alone = False
         self._suspect, self._strikes = "", 0
@@ -92,7 +91,7 @@ class MqttSink:
     def tell_live(self, fresh: Sequence[Stored]) -> None:
         """These have just become durable: with ``mqtt.live`` they go out at once, once. Never blocks."""
         if self._live is not None:
-            self._live.tell(fresh)
+            self._live.tell(one.body for one in fresh)
 
     def publish_status(self) -> None:
         """The condition of the station has changed: publish it (soon, and only while connected)."""
@@ -143,7 +142,7 @@ class MqttSink:
         window = 1 if self._alone else min(_WINDOW, max(1, connection.receive_max - self._spared))
         while len(flying) < window and (index := accepted + len(flying)) < len(batch):
             body = batch[index].body
-            if len(body) + len(self._topic) + _HEAD > connection.max_packet:
+            if not connection.takes(self._topic, body, note):
                 return
             flying.append(connection.publish(self._topic, body, note=note))
 
