@@ -1,4 +1,4 @@
-"""What the station knows of its own condition: counters, problems, and who wants to hear of a change.
+"""What the station knows of its own condition: counters, times, problems, and who wants to hear of a change.
 
 Invariants: counters only go up; a problem is raised and cleared by the room that sees it, under a stable code listed in
 ``docs/operations.md``; raising what is raised and clearing what is clear change nothing and tell nobody.
@@ -7,8 +7,33 @@ Invariants: counters only go up; a problem is raised and cleared by the room tha
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
+
+#: Upper bounds (seconds, inclusive) of the classes that times are counted in; one more class has no bound.
+BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Times:
+    """How often something took how long."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)  #: by class, not added up
+        self.sum_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """It took so long this time."""
+        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
+        self.sum_s += seconds
+
+    def copy(self) -> Times:
+        """As it is now."""
+        twin = Times()
+        twin.counts, twin.sum_s = list(self.counts), self.sum_s
+        return twin
 
 
 class Health:
@@ -16,19 +41,38 @@ class Health:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counters: Counter[str] = Counter(inspected=0, errors=0)
+        self._counters: Counter[tuple[str, Labels]] = Counter({("inspected", ()): 0, ("errors", ()): 0})
+        self._times: dict[str, Times] = {}
         self._problems: dict[str, str] = {}
         self._listeners: list[Callable[[], None]] = []
 
-    def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter."""
+    def count(self, name: str, by: int = 1, **labels: str) -> None:
+        """Add to a counter. ``labels`` say of what kind; they take few values, never an image's name."""
+        key = name, tuple(sorted(labels.items()))
         with self._lock:
-            self._counters[name] += by
+            self._counters[key] += by
 
     def counters(self) -> dict[str, int]:
-        """All counters so far."""
+        """All counters so far, each over all its kinds."""
+        together: Counter[str] = Counter()
+        for (name, _), value in self.by_kind().items():
+            together[name] += value
+        return dict(together)
+
+    def by_kind(self) -> dict[tuple[str, Labels], int]:
+        """All counters so far, by name and labels."""
         with self._lock:
             return dict(self._counters)
+
+    def took(self, stage: str, seconds: float) -> None:
+        """A stage of the work took so long."""
+        with self._lock:
+            self._times.setdefault(stage, Times()).add(seconds)
+
+    def times(self) -> dict[str, Times]:
+        """Every stage so far."""
+        with self._lock:
+            return {stage: times.copy() for stage, times in self._times.items()}
 
     def raise_problem(self, code: str, detail: str = "") -> bool:
         """Note that something is wrong until it is cleared. True when it is news (log it then, and only then)."""

@@ -55,6 +55,7 @@ class Condition:
         ledger, sinks = self._parts.ledger, [sink.name for sink in self._parts.sinks]
         times = sorted(self._parts.inspector.inference_ms)
         oldest = {name: ledger.oldest_undelivered(name) for name in sinks}
+        kinds = self._parts.health.by_kind()
         return {
             "time": iso_utc(self._clock.now()),
             "counters": self._parts.health.counters(),
@@ -62,7 +63,9 @@ class Condition:
             "ledger_depth": {name: ledger.depth(name) for name in sinks},
             "oldest_undelivered": {name: iso_utc(since) if since else None for name, since in oldest.items()},
             "inference_ms": {"p50": _quantile(times, 0.5), "p99": _quantile(times, 0.99)},
+            "not_decidable": {dict(kind)["reason"]: n for (name, kind), n in kinds.items() if name == "not_decidable"},
             "disk_free_mb": free_mb(Path(self._config.results.directory)),
+            "state_free_mb": free_mb(Path(self._config.state)),
         }
 
     def watch_space(self) -> None:

@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Meta
 
-from agent.config.bundle import BundleConfig
+from agent.config.bundle import BundleConfig, check_bundle
 from agent.config.camera import CameraConfig, check_camera
 from agent.config.folder import FolderConfig, check_folder, within
+from agent.config.metrics import MetricsConfig
 from agent.config.mqtt import MqttConfig, check_mqtt
 from agent.config.results import ResultsConfig
 from agent.config.section import Section, TlsConfig, TopicLevel
@@ -29,6 +30,7 @@ __all__ = [
     "BundleConfig",
     "CameraConfig",
     "FolderConfig",
+    "MetricsConfig",
     "MqttConfig",
     "ResultsConfig",
     "StationConfig",
@@ -64,6 +66,7 @@ class AgentConfig(Section, frozen=True):
     bundle: BundleConfig = BundleConfig()
     mqtt: MqttConfig | None = None
     webhook: WebhookConfig | None = None
+    metrics: MetricsConfig | None = None
 
     @property
     def topic(self) -> str:
@@ -133,6 +136,7 @@ def _check_across(config: AgentConfig, file: str) -> None:
             check_camera(source, file, at)
         else:
             check_folder(source, file, at)
+    check_bundle(config.bundle, file)
     check_apart([source for source in config.sources if isinstance(source, FolderConfig)], config, file)
     if config.mqtt is not None:
         check_mqtt(config.mqtt, lambda: config.topic, file)
