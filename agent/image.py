@@ -57,6 +57,9 @@ FORMATS = tuple(
 #: 64 megapixels: above any process camera, and 64 MB of gray at most in memory.
 MAX_PIXELS = 64 * 1024 * 1024
 
+#: Pixels: below there is no weld to be seen, and what would be judged is mostly made up by the scaling.
+MIN_SIDE = 16
+
 #: What Pillow's decoders raise on damaged bytes. None of them tells a cut from a wrong byte, so the caller, who knows
 #: whether the file may still grow, decides.
 _DAMAGED = (
@@ -95,7 +98,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     """Decode an encoded image completely.
 
     Raises ``TruncatedImageError`` where more bytes could still make it whole (empty, or ends too soon) and
-    ``ImageError`` where they could not; the code is ``unsupported_format``, ``image_too_large`` or
+    ``ImageError`` where they could not; the code is ``unsupported_format``, ``image_too_large``, ``image_too_small`` or
     ``unreadable_image``.
     """
     if not data:
@@ -117,6 +120,7 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise ImageError("image_too_large", f"{image.width}×{image.height}, more than {max_pixels} pixels")
+        check_not_too_small(image.width, image.height)
         _check_whole(data, image.format)
         image.load()
         exif = image.getexif()
@@ -126,6 +130,12 @@ def _decode(data: bytes, max_pixels: int) -> Picture:
         closed = image.format in ("PNG", "JPEG", "MPO")
         zeros = not closed and data.endswith(_ZERO_TAIL)
         return Picture(plain, plain.width, plain.height, taken_at, maybe_preallocated=zeros)
+
+
+def check_not_too_small(width: int, height: int) -> None:
+    """``ImageError`` where a side has less than ``MIN_SIDE`` pixels."""
+    if min(width, height) < MIN_SIDE:
+        raise ImageError("image_too_small", f"{width}×{height}, less than {MIN_SIDE}×{MIN_SIDE} pixels")
 
 
 def _check_whole(data: bytes, form: str | None) -> None:

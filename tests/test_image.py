@@ -73,14 +73,14 @@ def test_sixteen_bit_gray_of_a_big_endian_camera():
 
 @given(st.integers(0, 65535))
 def test_sixteen_bits_are_rounded(level):
-    array = np.full((1, 1), level, np.uint16)
+    array = np.full((16, 16), level, np.uint16)
     assert int(pixels(encode(array, "PNG"))[0, 0]) == round(level / 257)
 
 
 def test_more_than_sixteen_bits_are_refused():
     for picture in (
-        Image.fromarray(np.full((4, 4), 70_000, np.int32)),
-        Image.fromarray(np.full((4, 4), 0.5, np.float32)),
+        Image.fromarray(np.full((16, 16), 70_000, np.int32)),
+        Image.fromarray(np.full((16, 16), 0.5, np.float32)),
     ):
         with pytest.raises(ImageError) as caught:
             decode(encode(picture, "TIFF"))
@@ -98,7 +98,9 @@ def test_more_than_sixteen_bits_are_refused():
 )  # fmt: skip
 def test_every_mode_becomes_gray_or_rgb(mode, form, expected):
     white = (
-        Image.new("RGB", (9, 7), "white").convert(mode) if mode != "LAB" else Image.new("LAB", (9, 7), (255, 128, 128))
+        Image.new("RGB", (19, 17), "white").convert(mode)
+        if mode != "LAB"
+        else Image.new("LAB", (19, 17), (255, 128, 128))
     )
     picture = decode(encode(white, form))
     assert picture.image.mode == expected
@@ -107,9 +109,9 @@ def test_every_mode_becomes_gray_or_rgb(mode, form, expected):
 
 def test_alpha_is_dropped_and_not_blended():
     """What the camera saw lies in the colours; a transparent pixel is no black one."""
-    clear = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
+    clear = Image.new("RGBA", (16, 16), (200, 100, 50, 0))
     assert decode(encode(clear, "PNG")).image.getpixel((0, 0)) == (200, 100, 50)
-    gray = Image.new("LA", (4, 4), (200, 0))
+    gray = Image.new("LA", (16, 16), (200, 0))
     assert decode(encode(gray, "PNG")).image.getpixel((0, 0)) == 200
 
 
@@ -281,6 +283,15 @@ def test_a_header_that_promises_too_much_is_refused_before_a_pixel_is_made(width
     with pytest.raises(ImageError) as caught:
         decode(png_of(width, height))
     assert caught.value.code == "image_too_large"
+    assert not isinstance(caught.value, TruncatedImageError)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (15, 400), (400, 15)])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_a_picture_of_fewer_pixels_than_can_show_a_weld_is_refused(form, size):
+    with pytest.raises(ImageError) as caught:
+        decode(encode(Image.new("L", size, 99), form))
+    assert caught.value.code == "image_too_small"
     assert not isinstance(caught.value, TruncatedImageError)
 
 

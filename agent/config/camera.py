@@ -21,6 +21,8 @@ Region = Annotated[
     Meta(min_length=4, max_length=4, description="[x, y, width, height] in pixels"),
 ]
 
+MIN_SIDE = 16  #: pixels, as agent.image, which is too large to be loaded for this
+
 _URLS = "allowed: rtsp://, rtsps://, http(s):// (MJPEG), usb:0, aravis:<address>, genicam:<serial>, or a video file"
 _KINDS: dict[str, Kind] = {
     "rtsp": "rtsp", "rtsps": "rtsp", "http": "mjpeg", "https": "mjpeg", "file": "file", "usb": "usb",
@@ -83,8 +85,9 @@ def check_camera(source: CameraConfig, file: str, at: str) -> None:
         raise ConfigError(file, f"{at}.interval_s", f"found with trigger: {source.trigger}", "set trigger: interval")
     if source.trigger != "continuous" and source.fps is not None:
         raise ConfigError(file, f"{at}.fps", f"found with trigger: {source.trigger}", "only for trigger: continuous")
-    if source.region is not None and not (source.region[2] and source.region[3]):
-        raise ConfigError(file, f"{at}.region", f"found {source.region}", "[x, y, width, height] in pixels, not empty")
+    if source.region is not None and min(source.region[2:]) < MIN_SIDE:
+        allowed = f"[x, y, width, height] in pixels, {MIN_SIDE} wide and high at least"
+        raise ConfigError(file, f"{at}.region", f"found {source.region}", allowed)
 
 
 def _check_url(source: CameraConfig, file: str, at: str) -> None:

@@ -128,7 +128,7 @@ def test_a_file_that_ends_black_is_taken_as_it_is_in_the_end(bench, encode):
 
 def test_a_file_that_ends_black_and_is_old_does_not_wait(bench, encode):
     running = bench.watch(incomplete_s=30.0, patterns=["*.bmp"])
-    aged(bench.captures / "old.bmp", encode("BMP", level=0, size=(200, 200)))
+    os.rename(aged(bench.folder / "old.bmp", encode("BMP", level=0, size=(200, 200))), bench.captures / "old.bmp")
     (old,) = running.until_frames(1)
     assert old.problem is None
 

@@ -17,7 +17,7 @@ from agent.config import CameraConfig
 from agent.errors import ImageError
 from agent.frame import Frame, JobAt
 from agent.health import Health
-from agent.image import Picture
+from agent.image import Picture, check_not_too_small
 from agent.logs import log
 from agent.result import new_result_id
 from agent.sources.camera.feed import Fed
@@ -92,8 +92,9 @@ class Taking:
         return ImageError("frame_unsaved", why)
 
     def _cropped(self, picture: Picture) -> Picture:
-        """The region of interest. ``ImageError`` where it does not lie within the picture."""
+        """The region of interest. ``ImageError`` where it does not lie within the picture, or too little is seen."""
         if self._config.region is None:
+            check_not_too_small(picture.width, picture.height)
             return picture
         x, y, width, height = self._config.region
         if x + width > picture.width or y + height > picture.height:
