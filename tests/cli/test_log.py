@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from agent.cli.log import moments, reading
+from agent import moments
+from agent.cli.log import reading
 from agent.clock import iso_utc
 from agent.errors import UsageError
 from tests.support.results import a_result

@@ -62,9 +62,9 @@ def work(options: argparse.Namespace) -> int:
     """Read, choose, tell."""
     from datetime import datetime, timezone
 
-    from agent.cli.log.moments import parse
     from agent.cli.log.reading import Wanted
     from agent.errors import UsageError
+    from agent.moments import parse
 
     if options.follow and options.stats:
         raise UsageError("--follow and --stats: use one or the other")

@@ -13,15 +13,15 @@ _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _FORMS = "use for example 2h, 30m, 3d, 08:00, today, yesterday, 2026-11-22 or 2026-11-22T08:00"
 
 
-def parse(text: str, now: datetime, zone: tzinfo) -> datetime:
+def parse(text: str, now: datetime, zone: tzinfo, key: str = "--since") -> datetime:
     """The moment that ``text`` means at ``now`` (aware); without a zone of its own it is in ``zone``. Aware, UTC.
 
-    ``UsageError`` for what is no time.
+    ``UsageError`` for what is no time; ``key`` is what its line names.
     """
     try:
         return _parse(text.strip(), now.astimezone(zone), zone).astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        raise UsageError(f"--since: found {text!r}; {_FORMS}") from None
+        raise UsageError(f"{key}: found {text!r}; {_FORMS}") from None
 
 
 def _parse(text: str, now: datetime, zone: tzinfo) -> datetime:
