@@ -158,6 +158,13 @@ class Ledger:
             rows.close()
         return found
 
+    def span(self, since: str, until: str) -> tuple[int, int, int]:
+        """First and last sequence and count of the results made from ``since`` to before ``until`` (as ``iso_utc``
+        writes them); sequences in between may have been made at other times. Without any: (1, 0, 0).
+        """
+        with self._access.reading() as reader:
+            return database.span(reader, since, until)
+
     def wait_for(self, sequence: int, timeout: float, unless: Callable[[], bool] = lambda: False) -> bool:
         """Wait until there is a result after ``sequence``, ``unless()`` is true after a ``wake``, or time is up."""
         with self._changed:
@@ -189,7 +196,7 @@ class Ledger:
             cursors = {name: max(self._cursors.get(name, 0), before) for name in sinks}
             connection.execute("UPDATE sinks SET active = 0")
             connection.executemany(
-                "INSERT INTO sinks VALUES (?1, ?2, 1) ON CONFLICT (name) DO UPDATE SET cursor = ?2, active = 1",
+                "INSERT INTO sinks VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, active = 1",
                 list(cursors.items()),
             )
             return cursors
@@ -238,9 +245,9 @@ class Ledger:
         """All dead letters, or those of one sink, oldest first."""
         with self._access.reading() as reader:
             rows = reader.execute(
-                "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead WHERE ?1 IS NULL OR sink = ?1 "
-                "ORDER BY sequence, sink",
-                (sink,),
+                "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead "
+                "WHERE :sink IS NULL OR sink = :sink ORDER BY sequence, sink",
+                {"sink": sink},
             )
             return [DeadLetter(*row) for row in rows.fetchall()]
 

@@ -1,0 +1,155 @@
+"""The agent on every Python that it supports: `make matrix`.
+
+Each Python that is on this machine gets an environment of its own, from its lock file and by hash. In it run the agent's
+tests (not those of training and documentation) and the self-test of the shipped bundle on this very machine. A Python
+that is not here is not run and not counted: the table says so.
+
+Exit code: 0 all that ran passed, 1 something did not, or with --all one of the Pythons is not here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+ROOT = Path(__file__).resolve().parents[2]
+#: What every Python runs in the test command: a verdict is the same, and what is stored and sent is read again.
+QUICK = ("tests/bundle", "tests/model", "tests/ledger", "tests/cli", "tests/test_image.py", "tests/test_schemas.py")
+OTHERS = ("tests/training", "tests/docs", "tests/compatibility")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one Python gave."""
+
+    python: str
+    version: str  #: in full; empty where it is not here
+    tests: str = "not run"
+    self_test: str = "not run"
+    seconds: float = 0.0
+    passed: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is here, print the table."""
+    options = _parser().parse_args(arguments)
+    here = {python: found for python in PYTHONS if (found := interpreter(python))}
+    runs = []
+    for python in PYTHONS:
+        if python not in here:
+            runs.append(Run(python, ""))
+        elif python != options.without:
+            runs.append(run(python, here[python], options.directory / python, options.pytest, quick=options.quick))
+    print("\n" + table(runs))
+    absent = [one.python for one in runs if not one.version]
+    if absent:
+        print(f"Not here, so not run: Python {', '.join(absent)}. Looked on PATH and below ~/.pyenv/versions.")
+    failed = any(one.version and not one.passed for one in runs)
+    return 1 if failed or (options.all and absent) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Run the agent's tests on every supported Python that is on this machine."
+    )
+    parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}, without the slow ones")
+    parser.add_argument("--all", action="store_true", help="fail when one of the Pythons is not here")
+    parser.add_argument("--without", metavar="X.Y", help="leave this one out: it has run already")
+    parser.add_argument("--directory", type=Path, default=ROOT / "build" / "matrix", help="for the environments")
+    parser.add_argument("pytest", nargs="*", help="words for pytest, after --")
+    return parser
+
+
+def interpreter(python: str) -> Path | None:
+    """An executable that really is this Python: a name on PATH may be a shim with nothing behind it."""
+    for candidate in _candidates(python):
+        code = "import sys, venv; print('%d.%d' % sys.version_info[:2], sys.implementation.name)"
+        try:
+            done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        except OSError:
+            continue
+        if done.returncode == 0 and done.stdout.split() == [python, "cpython"]:
+            return candidate
+    return None
+
+
+def _candidates(python: str) -> Iterator[Path]:
+    name = f"python{python}"
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        yield Path(folder) / name
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    yield from sorted(versions.glob(f"{python}.*/bin/{name}"), reverse=True)
+
+
+def run(python: str, executable: Path, place: Path, words: Sequence[str], *, quick: bool) -> Run:
+    """Make the environment and run everything in it."""
+    started = time.monotonic()
+    print(f"--- Python {python}", flush=True)
+    try:
+        binaries = environment(python, executable, place)
+    except subprocess.CalledProcessError as error:
+        return Run(python, python, tests=f"not run: {error.cmd[1:4]} failed")
+    version = _said([binaries / "python", "-c", "import platform; print(platform.python_version())"]).strip()
+    self_test = shipped_bundle(binaries)
+    chosen = [*QUICK, "-m", "not slow"] if quick else ["tests", *(f"--ignore={one}" for one in OTHERS)]
+    command = [binaries / "pytest", "-q", "-p", "no:cacheprovider", *chosen, *words]
+    tests = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
+    print(tests.stdout, end="", flush=True)
+    said = summary(tests.stdout) if tests.returncode in (0, 1) else f"pytest ended with {tests.returncode}"
+    passed = tests.returncode == 0 and self_test == "passed"
+    return Run(python, version, said, self_test, time.monotonic() - started, passed)
+
+
+def environment(python: str, executable: Path, place: Path) -> Path:
+    """A virtual environment with exactly what the lock file says; its ``bin``. Made anew when the lock has changed."""
+    lock = ROOT / "locks" / f"matrix-{python}.txt"
+    mark = place / "lock.txt"
+    if not mark.exists() or mark.read_bytes() != lock.read_bytes():
+        subprocess.run([executable, "-m", "venv", "--clear", place], check=True)
+        pip = [place / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
+        subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
+        mark.write_bytes(lock.read_bytes())
+    return place / "bin"
+
+
+def shipped_bundle(binaries: Path) -> str:
+    """The self-test of the bundle that ships: golden images through this Python's decoder and runtime."""
+    command = [binaries / "weldwatch", "bundle", "verify", "weld-demo", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return f"failed: {done.stderr.strip()[-200:]}"
+    return "passed" if json.loads(done.stdout).get("ok") is not False else "failed"
+
+
+def summary(said: str) -> str:
+    """pytest's closing line, without its decoration and time."""
+    lines = re.findall(r"^=*\s*(\d+ \w+(?:, \d+ \w+)*) in ", said, re.MULTILINE)
+    return lines[-1] if lines else "no test ran"
+
+
+def table(runs: Sequence[Run]) -> str:
+    """For people, and for the log of a run."""
+    lines = [f"{'Python':<10} {'agent tests':<34} {'self-test of weld-demo':<24} {'seconds':>7}  verdict"]
+    for one in runs:
+        verdict = "passed" if one.passed else "FAILED" if one.version else "not here"
+        name = one.version or one.python
+        lines.append(f"{name:<10} {one.tests:<34} {one.self_test:<24} {one.seconds:>7.0f}  {verdict}")
+    return "\n".join(lines)
+
+
+def _said(command: Sequence[Path | str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
