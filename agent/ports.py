@@ -158,6 +158,15 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class Replaying(Protocol):
+    """A sink that can send again what it has delivered once."""
+
+    def deliver_again(self, batch: Sequence[Stored]) -> int:
+        """As ``Sink.deliver``, from the same thread, but for results that it has delivered before, in any order."""
+        ...
+
+
 class Commands(Protocol):
     """What the station can be told from outside, whatever brings it."""
 

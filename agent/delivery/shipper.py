@@ -13,11 +13,13 @@ import threading
 from collections.abc import Sequence
 
 from agent.clock import Clock
+from agent.delivery.lane import Lane
+from agent.delivery.replays import Replays
 from agent.errors import RejectError, RetryError
 from agent.health import Health
 from agent.ledger import Ledger
 from agent.logs import log
-from agent.ports import Sink, Stored
+from agent.ports import Replaying, Sink, Stored
 
 _LOG = log("delivery")
 _FIRST_PAUSE_S = 0.2
@@ -27,8 +29,13 @@ _LOOK_AGAIN_S = 60.0  #: a commit wakes the shipper; this is only a net below
 class Shipper:
     """``start`` it once, ``stop`` it once. The sink must be registered in the ledger."""
 
-    def __init__(self, sink: Sink, ledger: Ledger, health: Health, clock: Clock) -> None:
+    def __init__(
+        self, sink: Sink, ledger: Ledger, health: Health, clock: Clock, replays: Replays | None = None
+    ) -> None:
         self._sink, self._ledger, self._health, self._clock = sink, ledger, health, clock
+        self._again: Lane | None = None
+        if replays is not None and isinstance(sink, Replaying):
+            self._again = Lane(sink.name, sink, replays, ledger, health, clock)
         self._problem = f"{sink.name}_undelivered"
         self._thread = threading.Thread(target=self._run, name=f"shipper-{sink.name}", daemon=True)
         self._stopping = threading.Event()  # deliver what is there, then end
@@ -98,10 +105,13 @@ class Shipper:
         """Deliver one batch, or wait for something to deliver. How many the sink is done with."""
         name, pace = self._sink.name, self._sink.pace
         cursor = self._ledger.cursor(name)
+        if self._again is not None and not self._stopping.is_set():
+            self._again.step(cursor)
         batch = self._ledger.after(cursor, pace.batch, pace.batch_bytes)
         if not batch:
             self._ledger.save_cursors()
-            self._ledger.wait_for(cursor, _LOOK_AGAIN_S, unless=self._stopping.is_set)
+            pause = _LOOK_AGAIN_S if self._again is None else self._again.pause_s()
+            self._ledger.wait_for(cursor, pause, unless=self._stopping.is_set)
             return 0
         try:
             accepted = self._sink.deliver(batch)

@@ -140,6 +140,16 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise DamagedError("the ledger's id is missing")
 
 
+def span(connection: sqlite3.Connection, since: str, until: str) -> tuple[int, int, int]:
+    """First and last sequence and count of the results made in a span of time; (1, 0, 0) without any."""
+    row = connection.execute(
+        "SELECT coalesce(min(sequence), 1), coalesce(max(sequence), 0), count(*) FROM results "
+        "WHERE created_at >= ? AND created_at < ?",
+        (since, until),
+    ).fetchone()
+    return int(row[0]), int(row[1]), int(row[2])
+
+
 def set_aside(path: Path, now: datetime) -> Path:
     """Rename a damaged ledger, with its WAL, under a dated name that is free. The renamed main file."""
     stem = f"ledger-damaged-{compact_utc(now)}"

@@ -107,6 +107,11 @@ class Reader:
             while chunk := rows.fetchmany(_AT_ONCE):
                 yield from (Stored(*row) for row in chunk)
 
+    def span(self, since: str, until: str) -> tuple[int, int, int]:
+        """As ``Ledger.span``."""
+        with self._translated():
+            return database.span(self._fresh(), since, until)
+
     def sinks(self) -> list[SinkState]:
         """Every sink the ledger knows."""
         with self._translated():
