@@ -196,7 +196,8 @@ class Ledger:
             cursors = {name: max(self._cursors.get(name, 0), before) for name in sinks}
             connection.execute("UPDATE sinks SET active = 0")
             connection.executemany(
-                "INSERT INTO sinks VALUES (?, ?, 1) ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, active = 1",
+                "INSERT INTO sinks VALUES (?, ?, 1) "
+                "ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, active = 1",
                 list(cursors.items()),
             )
             return cursors
