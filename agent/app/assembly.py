@@ -11,15 +11,17 @@ from typing import Any
 
 import msgspec
 
-from agent.app.bundles import Bundles, Shadow
+from agent.app.bundles import Arrival, Bundles, Remote, Shadow
 from agent.app.commands import Commands
 from agent.app.jobs import Jobs
 from agent.app.orders import orders
 from agent.app.places import make_folder, only_one
+from agent.app.replay import ReplayOrder
 from agent.clock import Clock
 from agent.config import AgentConfig, CameraConfig, FolderConfig, MqttConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.mqtt import MqttSink
+from agent.delivery.replays import Replays
 from agent.delivery.shipper import Shipper
 from agent.demo.broker import EmbeddedBroker
 from agent.health import Health
@@ -83,7 +85,11 @@ def assemble(
         source.name: _source(source, config, grabbers, ledger, intake, jobs, health, clock, simulated)
         for source in config.sources
     }
-    commands = Commands(orders(sources, jobs), config.mqtt.commands if config.mqtt else (), health, clock)
+    arrival = Arrival(bundles, Remote(config.bundle, bundles.store))
+    replays = Replays(Path(config.state))
+    again = ReplayOrder(replays, ledger, config.zone, clock)
+    known = {**orders(sources, jobs), **arrival.orders(), **again.orders()}
+    commands = Commands(known, config.mqtt.commands if config.mqtt else (), health, clock)
     mqtt = None
     if config.mqtt is not None:
         mqtt = MqttSink(_with_broker(config.mqtt, closing), config.topic, status, health, clock, commands)
@@ -102,7 +108,7 @@ def assemble(
         inspector=inspector,
         sources=sources,
         sinks=sinks,
-        shippers=[Shipper(sink, ledger, health, clock) for sink in sinks],
+        shippers=[Shipper(sink, ledger, health, clock, replays) for sink in sinks],
         files=files,
         mqtt=mqtt,
         commands=commands,

@@ -34,6 +34,7 @@ class Judging(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     sha256: str
     since: str  #: UTC
+    said_at: str  #: UTC
     wanted: str | None = None  #: what the pointer asked for, where it is not this one …
     problem: str | None = None  #: … and why it does not judge
 

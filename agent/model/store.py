@@ -118,13 +118,8 @@ class Store:
 
     def install(self, source: Path, keys: Path | None = None, initial: str = SHIPPED) -> str:
         """Copy a bundle into the store and verify the copy whole. Its name. ``BundleError`` for what is refused."""
-        if not source.is_file():
-            raise BundleError(f"{source}: no such file; give the path of a {SUFFIX} file")
-        try:
-            with source.open("rb") as file:
-                return self.receive(lambda out: pour(file, out), str(source), keys, initial)
-        except OSError as error:
-            raise BundleError(f"{source}: {error.strerror}; it must be readable") from None
+        with opened(source) as file:
+            return self.receive(lambda out: pour(file, out), str(source), keys, initial)
 
     def receive(
         self, fill: Callable[[BinaryIO], None], origin: str, keys: Path | None = None, initial: str = SHIPPED,
@@ -181,13 +176,11 @@ class Store:
         where nothing was activated yet, is kept to go back to.
         """
         self._require(name)
-        pointer = self._readable_pointer()
-        before = pointer or Pointer(initial)
+        before = self._readable_pointer() or Pointer(initial)
         name = name.removesuffix(SUFFIX)
-        if before.active != name or pointer is None:
-            history = [one for one in [*before.history, before.active] if one != name]
-            self._make()
-            self._write(self._pointer, Pointer(name, history[-HISTORY:]))
+        history = [one for one in [*before.history, before.active] if one != name]
+        self._make()  # written also where it is active already: a running agent that refused it looks again
+        self._write(self._pointer, Pointer(name, history[-HISTORY:]))
         if self.shadow() == name:
             self.set_shadow(None)
 
@@ -266,6 +259,16 @@ class Store:
                 left.unlink(missing_ok=True)
         for name in spare[:-KEEP]:
             (self.folder / f"{name}{SUFFIX}").unlink(missing_ok=True)
+
+
+def opened(source: Path) -> BinaryIO:
+    """The file of a bundle, to be read. ``BundleError`` when that cannot be."""
+    try:
+        if source.is_file():
+            return source.open("rb")
+    except OSError as error:
+        raise BundleError(f"{source}: {error.strerror}; it must be readable") from None
+    raise BundleError(f"{source}: no such file; give the path of a {SUFFIX} file")
 
 
 def pour(source: BinaryIO, out: BinaryIO) -> None:

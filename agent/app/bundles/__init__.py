@@ -10,7 +10,9 @@ shadow  a candidate that judges the same frames beside the active bundle
 
 from __future__ import annotations
 
+from agent.app.bundles.arrival import Arrival
 from agent.app.bundles.life import Bundles
+from agent.app.bundles.remote import Remote
 from agent.app.bundles.shadow import Shadow
 
-__all__ = ["Bundles", "Shadow"]
+__all__ = ["Arrival", "Bundles", "Remote", "Shadow"]

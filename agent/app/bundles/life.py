@@ -13,6 +13,7 @@ import os
 import threading
 from pathlib import Path
 
+from agent.app.bundles.drop import DropFolder
 from agent.app.bundles.shadow import Shadow
 from agent.app.bundles.trial import Trial
 from agent.clock import Clock, iso_utc
@@ -49,7 +50,9 @@ class Bundles:
         self._trial: Trial | None = None
         self._inspector: Inspector | None = None
         self._shadow: Shadow | None = None
-        self.loaded = self._start()
+        dropped = config.bundle.drop_folder is not None
+        self._drop = DropFolder(config.bundle, self.store, self.activate, health, clock) if dropped else None
+        self.loaded, self._since = self._start(), iso_utc(clock.now())
         self._sign = Sign(Path(config.state))
         self._say()
         self._tidy()
@@ -84,6 +87,8 @@ class Bundles:
         """Begin what runs beside the line."""
         if self._shadow is not None:
             self._shadow.start()
+        if self._drop is not None:
+            self._drop.start()
 
     def look(self) -> None:
         """Follow a moved pointer (in a thread of its own, the line goes on); watch a fresh bundle's first frames."""
@@ -121,6 +126,8 @@ class Bundles:
     def stop(self) -> None:
         """No more changes."""
         self._rehearsal.cancel()
+        if self._drop is not None:
+            self._drop.stop()
         if self._shadow is not None:
             self._shadow.stop()
         self._sign.close()
@@ -153,7 +160,8 @@ class Bundles:
             if pointer is None:
                 return
             wanted, path = pointer.active, resolve(pointer.active, self.store)
-            if path == self.loaded.path and not self._health.problems().keys() & {REFUSED, FELL_BACK}:
+            if path == self.loaded.path:
+                self._take(self.loaded)
                 return
             aside = [device.name for device in to_try(self.trust.device)] != [CPU]
             loaded = load(path, self.trust, self._rehearsal.run(path, self.trust) if aside else None)
@@ -170,9 +178,10 @@ class Bundles:
 
     def _take(self, loaded: Loaded) -> Loaded:
         """Let it judge, on trial."""
-        for problem in (REFUSED, FELL_BACK, ROLLED_BACK, SECOND_CHOICE):
+        for problem in (REFUSED, FELL_BACK, ROLLED_BACK):
             self._health.clear_problem(problem)
         if loaded is not self.loaded:
+            self._health.clear_problem(SECOND_CHOICE)
             self._trial = Trial(self.loaded, self._health)
             self._judge_with(loaded)
             self._announce(loaded)
@@ -182,7 +191,7 @@ class Bundles:
         return loaded
 
     def _judge_with(self, loaded: Loaded) -> None:
-        self.loaded = loaded
+        self.loaded, self._since = loaded, iso_utc(self._clock.now())
         if self._inspector is not None:
             self._inspector.swap(loaded.model)
 
@@ -242,7 +251,7 @@ class Bundles:
             Judging(
                 pid=os.getpid(), path=str(self.loaded.path), name=facts.name, version=facts.version,
                 variant=facts.variant, device=self.loaded.model.device, sha256=facts.sha256,
-                since=iso_utc(self._clock.now()), wanted=wanted, problem=problem,
+                since=self._since, said_at=iso_utc(self._clock.now()), wanted=wanted, problem=problem,
             )
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ from agent.health import Health
 from agent.inspection import inspect
 from agent.logs import log
 from agent.model.loading import Loaded
-from agent.result import Evaluation, ModelFacts, Result
+from agent.result import Evaluation, ModelFacts, Result, Timing
 
 SCHEMA = "weldwatch.shadow/1"
 FOLDER = "shadow"  #: below results.directory
@@ -46,6 +46,7 @@ class Verdict(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     class_: str | None
     probability: list[float] | None
     model: ModelFacts
+    timing_ms: Timing
 
 
 class Shadowed(Result, frozen=True, kw_only=True):
@@ -161,7 +162,7 @@ class Shadow:
 
 def _beside(candidate: Result, active: Result, skipped: int) -> Shadowed:
     fields = {name: getattr(candidate, name) for name in Result.__struct_fields__}
-    said = Verdict(active.evaluation, active.class_, active.probability, active.model)
+    said = Verdict(active.evaluation, active.class_, active.probability, active.model, active.timing_ms)
     fields.update(schema=SCHEMA, result_id=active.result_id, active=said, skipped=skipped)
     return Shadowed(**fields)
 

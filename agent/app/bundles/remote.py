@@ -1,0 +1,127 @@
+"""Bundles that a command names: a file below a configured folder, or an address of a configured list.
+
+Invariants
+- Only a bundle that a trusted key has signed is taken, whatever else is configured; without trusted keys nothing is.
+- A path is walked component by component without following a link, and only a regular file is opened.
+- Nobody is asked but the addresses listed, also after a redirect; proxies of the environment are not used. A download
+  ends at ``max_mb`` and at ``timeout_s``, and its certificate is checked.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+from urllib.error import URLError
+from urllib.parse import urljoin
+
+from agent.bundle.archive import is_plain_path
+from agent.config import BundleConfig
+from agent.config.bundle import allowed
+from agent.errors import BundleError
+from agent.logs import printable
+from agent.model.store import Store, pour
+from agent.sources.files import NotAFileError, folder_fd, regular_file, split
+
+_SILENCE_S = 15.0  #: a server that says nothing for so long is given up
+_CHUNK = 1 << 16
+
+
+class Remote:
+    """Takes what a command names into the store."""
+
+    def __init__(self, config: BundleConfig, store: Store) -> None:
+        self._config, self._store = config, store
+
+    def take(self, path: str | None, url: str | None, sha256: str | None) -> str:
+        """Install it: its name. ``BundleError`` says what is wrong with the wish or with what came of it."""
+        if self._config.trusted_keys is None:
+            raise BundleError("bundle.trusted_keys is not set; what a command names must be signed by a trusted key")
+        if (path is None) == (url is None):
+            raise BundleError("give path or url, one of them")
+        return self._from_folder(path, sha256) if path is not None else self._from_address(str(url), sha256)
+
+    def _receive(self, fill: Any, origin: str, sha256: str | None) -> str:
+        keys = Path(self._config.trusted_keys or "")
+        return self._store.receive(fill, origin, keys, self._config.initial, sha256)
+
+    def _from_folder(self, path: str, sha256: str | None) -> str:
+        folder = self._config.remote.folder
+        if folder is None:
+            raise BundleError("bundle.remote.folder is not set; no path is taken from a command")
+        shown = printable(path)[:200]
+        if not is_plain_path(path):
+            raise BundleError(f"{shown}: give a path relative to {folder}, without '..'")
+        below, name = split(os.fsencode(path))
+        try:
+            with (
+                folder_fd(os.fsencode(folder), below) as opened,
+                regular_file(name, opened) as (handle, _),
+                open(handle, "rb", closefd=False) as file,
+            ):
+                return self._receive(lambda out: pour(file, out), shown, sha256)
+        except NotAFileError:
+            raise BundleError(f"{shown}: not a regular file below {folder}") from None
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{shown}: {getattr(error, 'strerror', None) or error}, below {folder}") from None
+
+    def _from_address(self, url: str, sha256: str | None) -> str:
+        remote = self._config.remote
+        shown = printable(url)[:200]
+        if not allowed(url, remote.addresses):
+            listed = ", ".join(remote.addresses) or "none"
+            raise BundleError(f"{shown}: not among bundle.remote.addresses ({listed})")
+        return self._receive(lambda out: self._download(url, shown, out), shown, sha256)
+
+    def _download(self, url: str, shown: str, out: BinaryIO) -> None:
+        remote = self._config.remote
+        end, most, taken = time.monotonic() + remote.timeout_s, remote.max_mb << 20, 0
+        try:
+            with _opener(remote.addresses).open(url, timeout=min(_SILENCE_S, remote.timeout_s)) as answer:
+                while chunk := answer.read1(_CHUNK):
+                    taken += len(chunk)
+                    if taken > most:
+                        raise BundleError(f"{shown}: more than bundle.remote.max_mb, {remote.max_mb} MB")
+                    if time.monotonic() > end:
+                        raise BundleError(f"{shown}: not here after bundle.remote.timeout_s, {remote.timeout_s:g} s")
+                    out.write(chunk)
+                wanted = answer.headers.get("Content-Length")
+        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise BundleError(f"{shown}: cannot be downloaded: {printable(str(reason))[:200]}") from None
+        if wanted is not None and wanted.isdigit() and taken != int(wanted):
+            raise BundleError(f"{shown}: the download broke off, {taken} of {wanted} bytes came")
+
+
+class _Listed(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect only to an address of the list."""
+
+    max_redirections = 5
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self._addresses = addresses
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """As the parent, or ``BundleError``."""
+        if not allowed(urljoin(req.full_url, newurl), self._addresses):
+            raise BundleError(f"{req.full_url}: leads on to {printable(newurl)[:200]}, which is not a listed address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener(addresses: tuple[str, ...]) -> urllib.request.OpenerDirector:
+    """Speaks http(s) and nothing else: no file, no ftp, no proxy."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Listed(addresses),
+    ):
+        opener.add_handler(handler)
+    return opener
