@@ -1,16 +1,22 @@
-"""Folders that a station needs, the lock on its state, and the space that is left."""
+"""Folders that a station needs, who works in them, the lock on its state, and the space that is left."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import os
+import pwd
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from agent.clock import Clock, iso_utc
 from agent.errors import UsageError
+
+STATE_FORMAT = 1  #: layout of the state folder as a whole; the ledger counts its own
+_PR_SET_DUMPABLE = 4  #: of prctl(2)
 
 
 def make_folder(folder: Path, key: str) -> None:
@@ -54,3 +60,53 @@ def free_mb(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free >> 20
     except OSError:
         return None
+
+
+def enter_state(state: Path) -> None:
+    """Called first by whatever is going to write into a state folder: the agent, and the commands that change it.
+
+    Started by root, the process goes on as the owner of the folder: nothing is left behind that the agent could not
+    touch, and nobody who owns the folder can lead root astray with a link in it. ``UsageError`` when a newer weldwatch
+    has been at work here, or when that owner may not read this installation.
+    """
+    if os.geteuid() == 0 and (owner := _owner(state)).st_uid != 0:
+        _become(owner.st_uid, owner.st_gid)
+        if not os.access(os.__file__, os.R_OK):
+            raise UsageError(
+                f"state: {state} is user {owner.st_uid}'s, who may not read {sys.prefix}; see docs/install.md"
+            )
+    _refuse_newer(state)
+
+
+def _owner(folder: Path) -> os.stat_result:
+    """Of the folder, or of where it is going to be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.stat()
+
+
+def _become(uid: int, gid: int) -> None:
+    try:
+        os.initgroups(pwd.getpwuid(uid).pw_name, gid)
+    except KeyError:  # a user of another machine or container: no name, no other groups
+        os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    os.umask(0o027)  # as the service: the group reads
+    # The kernel closes /proc/self to a process that has changed its user; the model is loaded through it.
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+
+
+def _refuse_newer(state: Path) -> None:
+    """``state/format`` holds the number of the folder's layout; it is written from the second layout on."""
+    try:
+        found = (state / "format").read_text(encoding="utf-8", errors="replace").strip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"state: {state / 'format'}: {error.strerror}; make it readable for this user") from None
+    if found != str(STATE_FORMAT):
+        raise UsageError(
+            f"state: {state}: layout {found[:20]!r}, this weldwatch knows {STATE_FORMAT}: a newer one has been at work "
+            "here; install that version again, or name another state folder"
+        )

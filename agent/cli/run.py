@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import signal
+from pathlib import Path
 from typing import Any
 
 
@@ -44,6 +45,10 @@ def work(options: argparse.Namespace) -> int:
 
     logs.set_up(as_json=options.log == "json", verbose=options.verbose)
     settings = config.load(config.find(options.config))
+
+    from agent.app.places import enter_state
+
+    enter_state(Path(settings.state))
 
     from agent.app.agent import Agent
     from agent.app.notify import Notify

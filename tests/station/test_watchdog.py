@@ -18,6 +18,7 @@ import pytest
 
 from agent.app.notify import Notify
 from agent.app.watchdog import Watchdog
+from agent.bundle.manifest import Golden
 from agent.pulse import Pulse
 from tests.support import stuck_agent
 from tests.support.bundles import brightness_bundle, flat_png
@@ -37,11 +38,15 @@ def real_agent(station: Station) -> list[str]:
     return [*WELDWATCH, "run", "--config", str(station.file)]
 
 
+def stuck(station: Station, fault: str) -> list[str]:
+    """The same with a fault in it, which strikes once there is a file ``fault``."""
+    return [sys.executable, stuck_agent.__file__, fault, str(station.root / "fault"), "--config", str(station.file)]
+
+
 @pytest.mark.parametrize("fault", stuck_agent.FAULTS)
 def test_a_stuck_step_is_ended_within_the_watchdogs_time_and_no_frame_is_lost(station: Station, fault: str) -> None:
     mark = station.root / "fault"
-    command = [sys.executable, stuck_agent.__file__, fault, str(mark), str(station.file)]
-    with Supervisor(command, station.log, WATCHDOG_S) as service:
+    with Supervisor(stuck(station, fault), station.log, WATCHDOG_S) as service:
         station.put("before.png", flat_png(1))
         station.wait_for(1)
         mark.touch()
@@ -103,21 +108,24 @@ def test_what_only_waits_restarts_nothing(station: Station) -> None:
 
 
 def test_a_bundle_that_is_taken_up_slowly_restarts_nothing(station: Station) -> None:
-    """Verifying and testing it takes twice as long as the watchdog waits, at the start and at a swap."""
+    """Its self-test takes longer than the watchdog waits, at the start and at a swap."""
     station.settings.pop("bundle")
     station.write()
-    bundle = station.root / "slow.pipeline"
-    brightness_bundle(bundle, name="slow")
-    assert weldwatch("bundle", "install", bundle, "--config", station.file).returncode == 0
-    slow = station.root / "slow_agent.py"
-    slow.write_text(
-        "import sys, time\nfrom agent.app import bundles\nfrom agent.cli.main import main\nload = bundles.load\n"
-        "def slowly(*arguments):\n    time.sleep(3)\n    return load(*arguments)\n"
-        "bundles.load = slowly\nsys.exit(main(['run', '--config', sys.argv[1]]))\n"
-    )
-    with Supervisor([sys.executable, str(slow), str(station.file)], station.log, 1.5) as service:
-        assert weldwatch("bundle", "activate", "slow-1.0.0", "--config", station.file).returncode == 0
-        until(lambda: b"bundle slow 1.0.0" in station.log.read_bytes(), "the swap")
+    large = flat_png(128, (8000, 6000))
+    outputs = {"fp32": [1 - 128 / 255, 128 / 255]}
+    for name in ("slow", "slower"):
+        bundle = station.root / f"{name}.pipeline"
+        golden = [Golden(image="golden/large.png", outputs=outputs)] * 10
+        brightness_bundle(bundle, name=name, entries={"golden/large.png": large}, golden=golden)
+        assert weldwatch("bundle", "install", bundle, "--config", station.file).returncode == 0
+    assert weldwatch("bundle", "activate", "slow-1.0.0", "--config", station.file).returncode == 0
+    started = time.monotonic()
+    with Supervisor(real_agent(station), station.log, WATCHDOG_S / 4) as service:
+        assert service.ready_at[0] - started > WATCHDOG_S / 4
+        started = time.monotonic()
+        assert weldwatch("bundle", "activate", "slower-1.0.0", "--config", station.file).returncode == 0
+        until(lambda: b"bundle slower 1.0.0" in station.log.read_bytes(), "the swap")
+        assert time.monotonic() - started > WATCHDOG_S / 4
     assert (service.ends, service.aborted) == ([0], 0)
 
 
@@ -137,13 +145,10 @@ def test_a_process_that_was_suspended_is_not_stuck(station: Station) -> None:
 
 def test_without_a_service_manager_the_option_alone_ends_a_stuck_agent(station: Station) -> None:
     """In a container, where the engine starts again what ends."""
-    mark = station.root / "fault"
-    mark.touch()
-    script = f"import sys; sys.argv[1:] = ['inference', {str(mark)!r}, '']\n" + Path(stuck_agent.__file__).read_text()
-    script = script.replace('main(["run", "--config", config])', "main(['run', '--watchdog', '1', '--config', CONFIG])")
-    (station.root / "agent.py").write_text(script.replace("CONFIG", repr(str(station.file))))
+    (station.root / "fault").touch()
     station.put("a.png", flat_png(1))
-    done = subprocess.run([sys.executable, str(station.root / "agent.py")], capture_output=True, text=True, timeout=30)
+    command = [*stuck(station, "inference"), "--watchdog", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "stuck: the inspector does not come to the end of: judging an image (limit 1 s)" in done.stderr
 

@@ -1,6 +1,6 @@
 """The real agent with one fault in it, which strikes once: run by test_watchdog.py.
 
-Usage: stuck_agent.py FAULT MARK CONFIG     the fault strikes while the file MARK is there, and takes it away
+Usage: stuck_agent.py FAULT MARK --config FILE …     the fault strikes while the file MARK is there, and takes it away
 """
 
 from __future__ import annotations
@@ -50,6 +50,6 @@ def _strike(fault: str, mark: Path) -> None:
 
 
 if __name__ == "__main__":
-    fault, mark, config = sys.argv[1:]
+    fault, mark, *options = sys.argv[1:]
     _strike(fault, Path(mark))
-    sys.exit(main(["run", "--config", config]))
+    sys.exit(main(["run", *options]))

@@ -38,7 +38,11 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         self._thread.start()
-        until(lambda: self.ready_at or not self._thread.is_alive(), "the first READY=1")
+        try:
+            until(lambda: self.ready_at, "the first READY=1")
+        except AssertionError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:
