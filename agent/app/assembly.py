@@ -99,7 +99,7 @@ def assemble(
     inspector = Inspector(intake, bundles.loaded.model, station, ledger, clock, health)
     if mqtt is not None:
         inspector.announce_to(mqtt.tell_live)
-    bundles.serve(inspector, Shadow(config.results, health, clock))
+    bundles.serve(inspector, Shadow(config.results, health, clock, mqtt.tell_shadow if mqtt else None))
     return Parts(
         health=health,
         intake=intake,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -61,7 +61,7 @@ class Shadow:
     """``use`` a candidate, ``see`` frames; ``start`` once, ``stop`` once."""
 
     def __init__(
-        self, results: ResultsConfig, health: Health, clock: Clock, publish: Callable[[bytes], None] | None = None
+        self, results: ResultsConfig, health: Health, clock: Clock, publish: Callable[[Sequence[bytes]], None] | None = None
     ) -> None:
         self.loaded: Loaded | None = None
         self._log = ShadowLog(Path(results.directory) / FOLDER, results.keep_days)
@@ -143,7 +143,7 @@ class Shadow:
         self._health.count("shadow_judged")
         self._write(body)
         if self._publish is not None:
-            self._publish(body)
+            self._publish([body])
 
     def _write(self, body: bytes) -> None:
         now = self._clock.monotonic()

@@ -1,4 +1,4 @@
-"""What is worth something only now, beside the results: ``…/live``, for a lamp or a screen at the line.
+"""What is worth something only now, beside the results: ``…/live``, for a lamp or a screen at the line; ``…/shadow``.
 
 Invariants: QoS 0, never retained, never waited for and never sent again; what cannot leave now is dropped and counted.
 A deep backlog on ``…/result`` does not delay it.

@@ -11,7 +11,7 @@ Invariants
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -67,6 +67,7 @@ class MqttSink:
         self._spared = _SPARED + int(self._inbox is not None)
         self._keeper = Keeper(settings, topic, status, health, clock, self._inbox)
         self._live = Aside(topic, "live", self._keeper, health) if config.live else None
+        self._shadow = Aside(topic, "shadow", self._keeper, health)
         self._says_nothing_of_refusals = config.protocol != 5
         self._alone = False
         self._suspect, self._strikes = "", 0
@@ -92,6 +93,10 @@ class MqttSink:
         """These have just become durable: with ``mqtt.live`` they go out at once, once. Never blocks."""
         if self._live is not None:
             self._live.tell(one.body for one in fresh)
+
+    def tell_shadow(self, bodies: Iterable[bytes]) -> None:
+        """What a candidate says of frames, on ``…/shadow``: evidence, no promise. Never blocks."""
+        self._shadow.tell(bodies)
 
     def publish_status(self) -> None:
         """The condition of the station has changed: publish it (soon, and only while connected)."""
