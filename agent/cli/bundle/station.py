@@ -24,18 +24,22 @@ _TAKEN_UP_S = 20.0  #: so long a running agent is waited for; it looks four time
 
 def _station(options: argparse.Namespace) -> tuple[AgentConfig, Store]:
     from agent import config
+    from agent.app.places import enter_state
     from agent.model.store import Store
 
     settings = config.load(config.find(options.config))
+    enter_state(Path(settings.state))
     return settings, Store(Path(settings.state))
 
 
 def install(options: argparse.Namespace) -> int:
     """Copy it into the store."""
     from agent.model.loading import Trust
+    from agent.model.store import opened, pour
 
-    config, store = _station(options)
-    name = store.install(Path(options.bundle), Trust.of(config).keys, config.bundle.initial)
+    with opened(Path(options.bundle)) as file:  # by who gives it: the state's owner may not be able to read it
+        config, store = _station(options)
+        name = store.receive(lambda out: pour(file, out), options.bundle, Trust.of(config).keys, config.bundle.initial)
     return answer(options, {"installed": name}, f"{name} is installed; next: weldwatch bundle activate {name}")
 
 
