@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,14 @@ from agent.clock import Clock, iso_utc
 from agent.config import AgentConfig
 from agent.logs import log
 
-HOUSEKEEPING_S = 3600.0
 _log = log("app")
 
 
 class Condition:
-    """Reads the parts; changes nothing but the intake's pause and what is old enough to go."""
+    """Reads the parts; changes nothing but the intake's pause."""
 
     def __init__(self, config: AgentConfig, parts: Parts, clock: Clock) -> None:
         self._config, self._parts, self._clock = config, parts, clock
-        self._next_housekeeping = 0.0
 
     def status(self, inspecting: bool) -> dict[str, Any]:
         """What the status topic says beside the connection's own fields."""
@@ -38,6 +35,8 @@ class Condition:
                 "notice": loaded.notice,
                 "signed_by": loaded.signed_by,
                 "device": loaded.model.device,
+                "warning": self._parts.bundles.warning(),
+                "shadow": self._parts.bundles.candidate(),
             },
             "sources": [
                 {**one.state(), "job": self._parts.jobs.current(one.name)} for one in self._parts.sources.values()
@@ -84,23 +83,6 @@ class Condition:
         elif health.clear_problem("disk_low"):
             _log.info("disk_low is over; inspection goes on")
         self._parts.intake.pause(low)
-
-    def keep_house(self, now: float) -> None:
-        """Once an hour let go of what is older than ``results.keep_days`` and wholly delivered.
-
-        A call removes a bounded number and comes back for the rest with the next tick, so that the main thread stays
-        free to stop, swap and report. ``RetryError``, ``OSError``: a disk in trouble; the next hour tries again.
-        """
-        if now < self._next_housekeeping:
-            return
-        self._next_housekeeping = now + HOUSEKEEPING_S
-        oldest = self._clock.now() - timedelta(days=self._config.results.keep_days)
-        ledger, files = self._parts.ledger, self._parts.files
-        removed = ledger.prune(oldest)
-        if files is not None:
-            removed += files.prune(oldest, ledger.oldest_undelivered(files.name))
-        if removed:
-            self._next_housekeeping = now
 
 
 def _quantile(ordered: list[float], part: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of result and manifest from the types that the agent itself uses: `make schemas`.
+"""Write the JSON Schemas of result, shadow and manifest from the types that the agent itself uses: `make schemas`.
 
 A test fails when the files are not what this would write. status and health are written by hand beside them.
 """
@@ -12,12 +12,14 @@ from typing import Any
 
 import msgspec
 
+from agent.app.bundles.shadow import Shadowed
 from agent.bundle.manifest import Manifest
 from agent.result import Result
 
 HERE = Path(__file__).parent
 TITLES = {
     "result": "weldwatch.result/1: what the station says of one image. Fields are only ever added within /1.",
+    "shadow": "weldwatch.shadow/1: what a candidate bundle says of an image, with the active bundle's verdict.",
     "manifest": "weldwatch.bundle/1: manifest.json of a pipeline bundle. Unknown fields are refused.",
 }
 
@@ -26,7 +28,7 @@ def schemas() -> dict[str, str]:
     """File name to text."""
     return {
         f"{name}.schema.json": json.dumps(schema(name, kind), indent=2, ensure_ascii=False) + "\n"
-        for name, kind in (("result", Result), ("manifest", Manifest))
+        for name, kind in (("result", Result), ("shadow", Shadowed), ("manifest", Manifest))
     }
 
 
@@ -37,12 +39,12 @@ def schema(name: str, kind: type[Any]) -> dict[str, Any]:
     body = definitions.pop(kind.__name__) if "$ref" in root else root
     for part in [body, *definitions.values()]:
         part.pop("title", None)
-        if name == "result" and "properties" in part:
+        if name != "manifest" and "properties" in part:
             part["required"] = list(part["properties"])
             for value in part["properties"].values():
                 value.pop("default", None)
-    if name == "result":
-        body["properties"]["schema"] = {"const": "weldwatch.result/1"}
+    if name != "manifest":
+        body["properties"]["schema"] = {"const": f"weldwatch.{name}/1"}
         body["properties"]["probability"] = {
             "anyOf": [{"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}}, {"type": "null"}]
         }

@@ -30,6 +30,7 @@ from agent.model.store import SHIPPED, Store, resolve
 
 REFUSED, FELL_BACK, ROLLED_BACK = "bundle_refused", "bundle_fell_back", "bundle_rolled_back"
 SECOND_CHOICE, SHADOW_REFUSED = "bundle_variant_refused", "shadow_refused"
+UNSIGNED = "no signature was asked for: bundle.trusted_keys is not set"
 _log = log("bundles")
 
 
@@ -82,6 +83,15 @@ class Bundles:
         """Whom to hand models to. Once, before the first ``look``."""
         self._inspector, self._shadow = inspector, shadow
         inspector.show_to(shadow.see)
+
+    def candidate(self) -> str | None:
+        """What judges beside, for status."""
+        beside = self._shadow.loaded if self._shadow is not None else None
+        return beside.path.stem if beside is not None else None
+
+    def warning(self) -> str | None:
+        """What status says of a bundle that is taken on trust."""
+        return UNSIGNED if self.trust.keys is None else None
 
     def start(self) -> None:
         """Begin what runs beside the line."""

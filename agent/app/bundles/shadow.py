@@ -38,6 +38,8 @@ _NICE = 10
 _TRIED_AGAIN_S = 10.0  #: after a disk that took no line
 _log = log("shadow")
 
+Publish = Callable[[Sequence[bytes]], None]
+
 
 class Verdict(msgspec.Struct, frozen=True, rename={"class_": "class"}):
     """What the active bundle said of the frame."""
@@ -60,9 +62,7 @@ class Shadowed(Result, frozen=True, kw_only=True):
 class Shadow:
     """``use`` a candidate, ``see`` frames; ``start`` once, ``stop`` once."""
 
-    def __init__(
-        self, results: ResultsConfig, health: Health, clock: Clock, publish: Callable[[Sequence[bytes]], None] | None = None
-    ) -> None:
+    def __init__(self, results: ResultsConfig, health: Health, clock: Clock, publish: Publish | None = None) -> None:
         self.loaded: Loaded | None = None
         self._log = ShadowLog(Path(results.directory) / FOLDER, results.keep_days)
         self._health, self._clock = health, clock
