@@ -81,6 +81,7 @@ class Commands:
         self._orders, self._allowed, self._health, self._clock = orders, frozenset(allowed), health, clock
         self._waiting: queue.Queue[Callable[[], None] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+        self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._told: OrderedDict[tuple[str, Id], bytes | None] = OrderedDict()  # None: still being carried out
 
@@ -90,15 +91,11 @@ class Commands:
 
     def stop(self) -> None:
         """Carry out no more; what waits is not answered."""
-        while True:
-            try:
-                self._waiting.put_nowait(None)
-                return
-            except queue.Full:
-                try:
-                    self._waiting.get_nowait()
-                except queue.Empty:
-                    continue
+        self._stopping.set()
+        try:
+            self._waiting.put_nowait(None)
+        except queue.Full:
+            pass  # then the worker does not wait either, and looks before each
 
     def obey(self, name: str, body: bytes, answer: Answer) -> None:
         """See ``ports.Commands``."""
@@ -149,7 +146,7 @@ class Commands:
     # -- the worker --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while (work := self._waiting.get()) is not None:
+        while (work := self._waiting.get()) is not None and not self._stopping.is_set():
             work()
 
     def _carry_out(self, name: str, order: Order[Any], wishes: Wishes, answer: Answer) -> None:
