@@ -85,6 +85,8 @@ class Agent:
                 metrics = Metrics(self._config.metrics, self.health, condition.gauges, status)
                 closing.callback(metrics.stop)
                 metrics.start()
+            closing.callback(parts.retention.stop)
+            parts.retention.start()
             memory.give_back()
             return self._work(parts, condition, once)
 
@@ -150,11 +152,11 @@ class Agent:
                 self.health.clear_problem(problem)
 
     def _tend(self, parts: Parts, condition: Condition) -> None:
-        """The main thread's round: status on change, health, free space, housekeeping; until stop."""
+        """The main thread's round: status on change, health, free space; until stop."""
         published: object = None
         next_health = self._clock.monotonic()
         while not self._ending():
-            self._pulse.step("its round: status, space, bundles, housekeeping")
+            self._pulse.step("its round: status, space, bundles")
             self._changed.wait(_TICK_S)
             self._changed.clear()
             if parts.mqtt is not None and (shown := condition.gist(self._inspecting())) != published:
@@ -167,9 +169,8 @@ class Agent:
                 if now >= next_health and parts.mqtt is not None:
                     next_health = now + HEALTH_S
                     parts.mqtt.publish_health(condition.gauges())
-                condition.keep_house(now)
             except (RetryError, OSError) as error:
-                _log.warning("a disk in trouble delays housekeeping or health: %s; tried again", error)
+                _log.warning("health_delayed: a disk in trouble: %s; tried again", error)
 
     def _tend_once(self, parts: Parts, condition: Condition, watching: list[threading.Thread]) -> None:
         """Until the sources have offered all there is. Nobody waits beside for a folder or for space to come."""

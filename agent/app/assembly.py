@@ -17,6 +17,7 @@ from agent.app.jobs import Jobs
 from agent.app.orders import orders
 from agent.app.places import make_folder, only_one
 from agent.app.replay import ReplayOrder
+from agent.app.retention import Retention
 from agent.clock import Clock
 from agent.config import AgentConfig, CameraConfig, FolderConfig, MqttConfig
 from agent.delivery.json_files import JsonFiles
@@ -33,6 +34,7 @@ from agent.result import Station
 from agent.sources.camera.build import grabber_of, store_of
 from agent.sources.camera.grabber import Grabber
 from agent.sources.camera.source import CameraSource
+from agent.sources.camera.store import FrameStore
 from agent.sources.folder import FolderSource
 
 _log = log("app")
@@ -50,7 +52,7 @@ class Parts:
     sources: Mapping[str, Source]
     sinks: Sequence[Sink]
     shippers: Sequence[Shipper]
-    files: JsonFiles | None
+    retention: Retention
     mqtt: MqttSink | None
     commands: Commands
     jobs: Jobs
@@ -81,8 +83,13 @@ def assemble(
     files = JsonFiles(config.results, clock) if wants_files else None
     intake = Intake()
     jobs = Jobs.open(Path(config.state), [source.name for source in config.sources], clock)
+    stores = {
+        one.name: store_of(one, config.results, clock, health, ledger.interesting)
+        for one in config.sources
+        if isinstance(one, CameraConfig)
+    }
     sources = {
-        source.name: _source(source, config, grabbers, ledger, intake, jobs, health, clock, simulated)
+        source.name: _source(source, config, grabbers, stores, ledger, intake, jobs, health, clock, simulated)
         for source in config.sources
     }
     arrival = Arrival(bundles, Remote(config.bundle, bundles.store))
@@ -109,7 +116,7 @@ def assemble(
         sources=sources,
         sinks=sinks,
         shippers=[Shipper(sink, ledger, health, clock, replays) for sink in sinks],
-        files=files,
+        retention=Retention(config.results, Path(config.state), ledger, files, [*stores.values()], clock, health),
         mqtt=mqtt,
         commands=commands,
         jobs=jobs,
@@ -128,6 +135,7 @@ def _source(
     source: FolderConfig | CameraConfig,
     config: AgentConfig,
     grabbers: Mapping[str, Callable[[], Grabber]],
+    stores: Mapping[str, FrameStore],
     ledger: Ledger,
     intake: Intake,
     jobs: Jobs,
@@ -138,8 +146,7 @@ def _source(
     job_at = partial(jobs.at, source.name)
     if isinstance(source, FolderConfig):
         return FolderSource(source, config.zone, ledger, health, clock, simulated, job_at)
-    store = store_of(source, config.results, clock, health)
-    grabber = grabbers[source.name]
+    grabber, store = grabbers[source.name], stores[source.name]
     return CameraSource(source, grabber, store, intake.room, ledger, health, clock, simulated, job_at)
 
 

@@ -16,4 +16,5 @@ class ResultsConfig(Section, frozen=True):
     per_image: bool = True
     daily_log: bool = True
     keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 90
+    keep_gb: Annotated[float, Meta(gt=0)] | None = None  #: 10⁹ bytes; files and logs together, and the ledger likewise
     min_free_mb: Annotated[int, Meta(ge=0)] = 500

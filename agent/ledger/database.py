@@ -98,6 +98,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
     if application != APPLICATION_ID and (tables or version):
         raise UsageError(f"{path}: not a ledger of weldwatch; name another state folder")
+    if not tables:  # can only be chosen in an empty file; makes the file shrink when results are pruned
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {8 << 20}")

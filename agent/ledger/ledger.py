@@ -23,15 +23,14 @@ from agent.errors import RetryError, UsageError
 from agent.health import Health
 from agent.ledger import database
 from agent.ledger.access import RESERVE, Access
-from agent.ledger.age import Ages
 from agent.ledger.database import DamagedError
+from agent.ledger.pruning import Pruning
 from agent.ledger.seen import SeenFiles
 from agent.logs import log
 from agent.ports import Stored
 from agent.result import Result
 
 _LOG = log("ledger")
-_PRUNE_AT_ONCE, _PRUNE_STEPS = 500, 400  #: results a transaction, so that no commit waits long; transactions a call
 _SAVE_CURSORS_EVERY_S = 1.0
 
 
@@ -68,7 +67,8 @@ class Ledger:
         self._cursors = {str(name): int(at) for name, at in connection.execute("SELECT name, cursor FROM sinks")}
         self._saved, self._saved_at = dict(self._cursors), clock.monotonic()
         self._access = Access(path, connection)
-        self._ages = Ages(clock, self.last_sequence)
+        self._active: tuple[str, ...] = ()
+        self._pruning = Pruning(self._access, clock, lambda: self.last_sequence, self._saved_cursors)
         self._files = SeenFiles(self._access, lambda: self.last_sequence)
 
     @classmethod
@@ -187,6 +187,7 @@ class Ledger:
             cursors = self._access.even_when_full(lambda: self._activate(sinks))
             self._cursors.update(cursors)
             self._saved.update(cursors)
+            self._active = tuple(sinks)
 
     def _activate(self, sinks: Sequence[str]) -> dict[str, int]:
         with self._access.writing() as connection:
@@ -277,27 +278,28 @@ class Ledger:
         Some hundred thousand a call at most, in small steps that let commits in between. The newest always stays, and
         so does what this process committed less than that span ago, if the wall clock was wrong when it was made.
         """
-        dropped, old_up_to = 0, self._ages.old_up_to(keep_from, self.last_sequence)
-        for _ in range(_PRUNE_STEPS):
-            step = self._prune_some(iso_utc(keep_from), old_up_to)
-            dropped += step
-            if step < _PRUNE_AT_ONCE:
-                break
-        return dropped
+        return self._pruning.prune(keep_from)
 
-    def _prune_some(self, before: str, old_up_to: int) -> int:
-        def write() -> int:
-            self.save_cursors()  # a cursor on disk must not point before what was pruned
-            with self._access.writing(sync=False) as connection:
-                active = database.column(connection, "SELECT name FROM sinks WHERE active = 1")
-                done = min([self._saved[str(name)] for name in active] + [self.last_sequence - 1, old_up_to])
-                return connection.execute(
-                    "DELETE FROM results WHERE sequence IN (SELECT sequence FROM results WHERE created_at < ? "
-                    "AND sequence <= ? ORDER BY created_at LIMIT ?)",
-                    (before, done, _PRUNE_AT_ONCE),
-                ).rowcount
+    def shed(self, evaluation: str) -> int:
+        """Space is short: drop the oldest delivered results of one evaluation; how many went, some hundred a call."""
+        return self._pruning.shed(evaluation)
 
-        return self._access.even_when_full(write)
+    def interesting(self, begin: datetime, end: datetime) -> set[str]:
+        """Names of the images of that time whose results are not OK, or not delivered everywhere."""
+        return self._pruning.interesting(begin, end)
+
+    def used_bytes(self) -> int:
+        """What the ledger's file holds."""
+        return self._pruning.used_bytes()
+
+    def delivered_up_to(self) -> int:
+        """The highest sequence that every configured sink is done with."""
+        return min([self._cursors[sink] for sink in self._active] or [self.last_sequence])
+
+    def oldest_undelivered_anywhere(self) -> datetime | None:
+        """When the first result was made that a configured sink has still to deliver."""
+        rows = self.after(self.delivered_up_to(), limit=1)
+        return parse_iso(rows[0].created_at) if rows else None
 
     def close(self) -> None:
         """Write the cursors and let go of the file. Calls after this one fail."""
@@ -311,6 +313,11 @@ class Ledger:
         moved = {name: at for name, at in self._cursors.copy().items() if self._saved.get(name) != at}
         connection.executemany("UPDATE sinks SET cursor = ? WHERE name = ?", [(at, name) for name, at in moved.items()])
         return moved
+
+    def _saved_cursors(self) -> dict[str, int]:
+        """Write the cursors if the disk takes them; those of the configured sinks as they are on disk."""
+        self.save_cursors()
+        return {sink: self._saved[sink] for sink in self._active or self._saved}
 
     def _cursors_saved(self, cursors: dict[str, int]) -> None:
         self._saved.update(cursors)

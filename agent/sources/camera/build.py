@@ -16,7 +16,7 @@ from agent.health import Health
 from agent.sources.camera.grabber import Grabber
 from agent.sources.camera.mjpeg import MjpegReader
 from agent.sources.camera.process import DriverProcess
-from agent.sources.camera.store import FrameStore, Keep
+from agent.sources.camera.store import FrameStore, Interesting, Keep
 from agent.sources.camera.wire import Settings
 
 #: Which library each kind needs, and how to get it. MJPEG needs none.
@@ -89,7 +89,13 @@ def folder_of(config: CameraConfig, results: ResultsConfig) -> Path:
     return Path(config.save) if config.save else Path(results.directory) / "frames" / quote(config.name, safe=" ")
 
 
-def store_of(config: CameraConfig, results: ResultsConfig, clock: Clock, health: Health) -> FrameStore:
-    """What saves this camera's frames."""
+def store_of(
+    config: CameraConfig,
+    results: ResultsConfig,
+    clock: Clock,
+    health: Health,
+    interesting: Interesting = lambda _begin, _end: (),
+) -> FrameStore:
+    """What saves this camera's frames; ``interesting`` tells which of them are kept longest."""
     keep = Keep(days=config.keep_days or results.keep_days, bytes=int(config.keep_gb * 1e9))
-    return FrameStore(folder_of(config, results), config.name, config.format, keep, clock, health)
+    return FrameStore(folder_of(config, results), config.name, config.format, keep, clock, health, interesting)

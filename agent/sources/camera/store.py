@@ -7,8 +7,9 @@ Invariants
   synced once, which on Linux's file systems takes the new name along (it is newer than the file's own data).
 - What is saved is what is judged: pixels as lossless PNG; a JPEG that the camera sent byte for byte; one that we make
   is decoded again.
-- Never more than ``keep_gb`` and ``keep_days``, whichever is less: whole hours are removed, the oldest first, by a
-  thread of its own. Only what this store has named is ever removed.
+- Never more than ``keep_gb`` and ``keep_days``, whichever is less, kept by a thread of its own. What is too old goes by
+  whole hours. What is too much goes in two rounds, each from the oldest hour on: first the frames that nobody will ask
+  for (``Interesting`` tells), then the others. Only what this store has named is ever removed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote
 
@@ -36,6 +37,10 @@ _log = log("sources")
 TIDY_S = 600.0
 JPEG_QUALITY = 95
 _DAY, _HOUR = re.compile(r"\d{4}-\d{2}-\d{2}"), re.compile(r"\d{2}")
+
+
+#: Names of the frames from a time to another that are worth more than others: not OK, or not delivered yet.
+Interesting = Callable[[datetime, datetime], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,19 @@ class Keep:
 class FrameStore:
     """Saves frames for one source. ``save`` is called from one thread."""
 
-    def __init__(self, folder: Path, source: str, form: str, keep: Keep, clock: Clock, health: Health) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        form: str,
+        keep: Keep,
+        clock: Clock,
+        health: Health,
+        interesting: Interesting = lambda _begin, _end: (),
+    ) -> None:
+        self.folder, self._interesting = folder, interesting
+        self._thinned: set[str] = set()  #: hours that hold interesting frames only
+        self._tidying = threading.Lock()  #: one at a time removes
         self._stem, self._form, self._keep = quote(source, safe=" "), form, keep
         self._clock, self._health = clock, health
         self._lock = threading.Lock()  # guards the sizes
@@ -159,26 +175,54 @@ class FrameStore:
         return name.startswith((f"{self._stem}_", f".{self._stem}_"))
 
     def tidy(self) -> None:
-        """Remove the oldest hours until both limits hold. The running hour stays."""
-        now = self._clock.now()
-        oldest, running = f"{now - timedelta(days=self._keep.days):%Y-%m-%d/%H}", f"{now:%Y-%m-%d/%H}"
-        for hour, folder in self._hours():
-            with self._lock:
-                too_much = sum(self._sizes.values()) > self._keep.bytes
-            if hour >= running or not (too_much or hour < oldest):
-                return
-            self._remove(hour, folder)
+        """Remove until both limits hold. The running hour stays."""
+        oldest = f"{self._clock.now() - timedelta(days=self._keep.days):%Y-%m-%d/%H}"
+        with self._tidying:
+            for hour, folder in self._hours():
+                if hour >= oldest:
+                    break
+                self._remove(hour, folder)
+        while self._too_much() and self.shed():
+            pass
 
-    def _remove(self, hour: str, folder: Path) -> None:
+    def _too_much(self) -> bool:
+        with self._lock:
+            return sum(self._sizes.values()) > self._keep.bytes
+
+    def shed(self) -> int:
+        """Remove what is least worth: of the oldest hour that has such, the frames nobody will ask for; when none has
+        any more, the whole oldest hour. The running hour stays. How many files went; 0 when nothing may go.
+        """
+        running = f"{self._clock.now():%Y-%m-%d/%H}"
+        with self._tidying:
+            over = [(hour, folder) for hour, folder in self._hours() if hour < running]
+            self._thinned.intersection_update(hour for hour, _ in over)
+            for hour, folder in over:
+                if hour not in self._thinned:
+                    begin = datetime.strptime(hour, "%Y-%m-%d/%H").replace(tzinfo=timezone.utc)
+                    self._thinned.add(hour)
+                    if went := self._remove(hour, folder, self._interesting(begin, begin + timedelta(hours=1))):
+                        return went
+            return next((went for hour, folder in over if (went := self._remove(hour, folder))), 0)
+
+    def _remove(self, hour: str, folder: Path, but: Collection[str] = ()) -> int:
+        """The frames of an hour, ``but`` these (names relative to the store); how many went."""
         with os.scandir(folder) as entries:
-            ours = [entry.path for entry in entries if self._is_ours(entry.name)]
-        for path in ours:
-            Path(path).unlink(missing_ok=True)
+            ours = [entry for entry in entries if self._is_ours(entry.name)]
+        going = [entry for entry in ours if f"{hour}/{entry.name}" not in but]
+        kept = sum(entry.stat(follow_symlinks=False).st_size for entry in ours if f"{hour}/{entry.name}" in but)
+        for entry in going:
+            Path(entry.path).unlink(missing_ok=True)
         with self._lock:
             self._sizes.pop(hour, None)
-        self._health.count("frames_removed", len(ours))
+            if kept:
+                self._sizes[hour] = kept
+        self._health.count("frames_removed", len(going))
+        if kept:
+            return len(going)
         for empty in (folder, folder.parent):
             try:
                 empty.rmdir()
             except OSError:
-                return  # somebody else's file lies there: it stays
+                break  # somebody else's file lies there: it stays
+        return len(going)

@@ -1,0 +1,208 @@
+"""How long results and frames stay: by age, by size, and by the space that is left.
+
+    by age    results.keep_days, once an hour: results and their files, once they are delivered
+    by size   results.keep_gb: files and logs; the ledger likewise; frames by their own keep_gb
+    by space  below results.min_free_mb and a margin: before inspection would have to wait
+
+Invariants
+- What a sink has still to deliver is never removed, however full the disk is.
+- When space is short the least interesting goes first: frames and results that are OK, then NotDecidable, then NotOK;
+  of each the oldest. Removing needs no space that is not there: files are unlinked, the ledger has its reserve.
+- State and results may be on separate disks: on each only what lies there is removed.
+- Works in a thread of its own, in steps: neither an inspection nor the main thread waits for a slow disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from agent.app.places import free_mb
+from agent.clock import Clock, iso_utc
+from agent.config import ResultsConfig
+from agent.delivery.json_files import JsonFiles
+from agent.delivery.shedding import ResultsFolder
+from agent.errors import RetryError
+from agent.health import Health
+from agent.ledger import Ledger
+from agent.logs import log
+from agent.result import Evaluation
+
+BY_AGE_S = 3600.0
+BY_SIZE_S = 600.0
+LOOK_S = 1.0  #: a statvfs, so that a fast camera does not fill the margin in between
+_AGAIN_S = 60.0  #: after trouble, or when nothing may go
+_TOLD_AGAIN_S = 86_400.0
+_DULL_FIRST: tuple[Evaluation, ...] = ("OK", "NotDecidable", "NotOK")
+_log = log("app")
+
+
+class Frames(Protocol):
+    """Saved frames of a camera."""
+
+    folder: Path
+
+    def shed(self) -> int:
+        """Remove a step of what is least interesting; how many files went, 0 when nothing may go."""
+        ...
+
+
+@dataclass
+class _Disk:
+    """One disk under watch: once short, until there is room again."""
+
+    folder: Path
+    short: bool = False
+    over: bool = False  #: beyond ``keep_gb``
+
+
+class Retention:
+    """``start`` once, ``stop`` once; or call ``tend`` yourself."""
+
+    def __init__(
+        self,
+        config: ResultsConfig,
+        state: Path,
+        ledger: Ledger,
+        files: JsonFiles | None,
+        frames: Sequence[Frames],
+        clock: Clock,
+        health: Health,
+    ) -> None:
+        self._config, self._ledger, self._files, self._frames = config, ledger, files, frames
+        self._clock, self._health = clock, health
+        self._folder = ResultsFolder(Path(config.directory), self._delivered)
+        self._results, self._state = _Disk(Path(config.directory)), _Disk(state)
+        self._next_by_age = self._next_by_size = self._next_told = self._not_before = float("-inf")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step that is under way."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            pause = LOOK_S
+            try:
+                if self.tend():
+                    continue
+            except Exception as error:  # noqa: BLE001  # the thread's last line: said, and tried again
+                if self._stop.is_set():
+                    return
+                expected = isinstance(error, (RetryError, OSError))
+                said = "retention_delayed: %s; nothing is removed meanwhile, tried again in %g s"
+                _log.warning(said, error or repr(error), _AGAIN_S, exc_info=None if expected else error)
+                pause = _AGAIN_S
+            self._stop.wait(pause)
+
+    def tend(self) -> bool:
+        """One bounded step of what is to do now. True when there is more: call again at once.
+
+        ``RetryError``, ``OSError``: a disk in trouble.
+        """
+        now = self._clock.monotonic()
+        if now >= self._next_by_age:
+            self._next_by_age = now + BY_AGE_S
+            if self._by_age():
+                self._next_by_age = now
+                return True
+        self._look(now)
+        if now < self._not_before:
+            return False
+        return self._make_room(now)
+
+    # --- by age ---
+
+    def _by_age(self) -> int:
+        """Remove what is older than ``keep_days``; how many went."""
+        oldest = self._clock.now() - timedelta(days=self._config.keep_days)
+        removed = self._ledger.prune(oldest)
+        if self._files is not None:
+            removed += self._files.prune(oldest, self._ledger.oldest_undelivered(self._files.name))
+        return removed
+
+    # --- by size and by space ---
+
+    def _look(self, now: float) -> None:
+        """Note which disk is short, and what has grown over its limit."""
+        for disk in (self._results, self._state):
+            begin, enough = self._margins()
+            free = free_mb(disk.folder)
+            if enough and free is not None:
+                disk.short = free < (enough if disk.short else begin)
+        limit = self._config.keep_gb
+        if limit is None or (now < self._next_by_size and not (self._results.over or self._state.over)):
+            return
+        self._next_by_size = now + BY_SIZE_S
+        for disk, size in ((self._results, self._folder.size), (self._state, self._ledger.used_bytes)):
+            disk.over = size() > limit * 1e9 * (0.95 if disk.over else 1)
+
+    def _margins(self) -> tuple[int, int]:
+        """Below the first (MB free) removing begins, at the second it ends. Inspection waits further down."""
+        floor = self._config.min_free_mb
+        margin = max(16, floor // 4)
+        return (floor + margin, floor + 2 * margin) if floor else (0, 0)
+
+    def _make_room(self, now: float) -> bool:
+        went = False
+        if self._results.short or self._results.over:
+            went |= self._shed_results()
+        if self._state.short or self._state.over:
+            went |= self._shed_ledger()
+        wanted = any(disk.short or disk.over for disk in (self._results, self._state))
+        if went:
+            self._tell(now)
+            self._health.clear_problem("retention_exhausted")
+        elif wanted:
+            self._not_before = now + _AGAIN_S
+            detail = "space is short, and all that may be removed is gone; what is left is not delivered or not ours"
+            if self._health.raise_problem("retention_exhausted", detail):
+                _log.warning("retention_exhausted: %s; deliver it, or free some space", detail)
+        elif self._health.clear_problem("retention_exhausted"):
+            _log.info("retention_exhausted is over")
+        return went
+
+    def _shed_results(self) -> bool:
+        device = self._results.folder.stat().st_dev
+        for frames in self._frames if self._results.short else ():  # their size has its own limit
+            if frames.folder.is_dir() and frames.folder.stat().st_dev == device and frames.shed():
+                return True
+        since = self._ledger.oldest_undelivered_anywhere()
+        today = iso_utc(self._clock.now())[:10]
+        shed = self._folder.shed(min(today, iso_utc(since)[:10]) if since else today)
+        if shed is None:
+            return False
+        self._health.count("retention_removed", shed.files, kind=shed.kind)
+        return True
+
+    def _shed_ledger(self) -> bool:
+        for evaluation in _DULL_FIRST:
+            if went := self._ledger.shed(evaluation):
+                self._health.count("retention_removed", went, kind="ledger")
+                return True
+        return False
+
+    def _delivered(self, ledger_id: str, sequence: int) -> bool:
+        """Every sink is done with it; one of a ledger that was set aside is nobody's any more."""
+        return ledger_id != self._ledger.ledger_id or sequence <= self._ledger.delivered_up_to()
+
+    def _tell(self, now: float) -> None:
+        """Once a day: history is shorter than was asked for."""
+        if now >= self._next_told:
+            self._next_told = now + _TOLD_AGAIN_S
+            _log.warning(
+                "retention_early: space is short: results are removed before results.keep_days (%d), OK first, nothing "
+                "undelivered; a larger disk or a smaller keep_days would hold them evenly",
+                self._config.keep_days,
+            )

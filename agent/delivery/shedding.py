@@ -1,0 +1,144 @@
+"""What can go from a results folder before its time, when space is short: the least interesting first.
+
+    1. files of single results that are OK      (their line stays in the daily log)
+    2. … that are NotDecidable
+    3. daily logs of days that are over
+    4. files of single results that are NotOK
+
+Invariants
+- Within each step the oldest goes first. What a sink has still to deliver never goes, nor a file that is not a result.
+- Removing needs no space, and no list of a million names is ever held: a call looks at ``limit`` files and goes on
+  where the last one ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from agent.result import Evaluation
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_LOG = re.compile(r"(\d{4}-\d{2}-\d{2})[^/]*\.jsonl")
+_BLOCK = 512  #: st_blocks counts in these
+Age = tuple[int, str]  #: modification time in ns, name
+
+
+class Head(msgspec.Struct):
+    """What decides whether a result may go."""
+
+    ledger_id: str
+    sequence: int
+    evaluation: Evaluation
+
+
+_HEAD = msgspec.json.Decoder(Head)
+
+
+@dataclass(frozen=True)
+class Shed:
+    """What a call removed."""
+
+    kind: str
+    files: int
+    bytes: int
+
+
+class ResultsFolder:
+    """One results folder; used by one thread."""
+
+    def __init__(self, directory: Path, delivered: Callable[[str, int], bool]) -> None:
+        """``delivered(ledger_id, sequence)``: every sink is done with that result."""
+        self._directory, self._delivered = directory, delivered
+        self._passed: dict[tuple[Evaluation, str], Age] = {}  # (evaluation, day) → up to here everything was looked at
+        self._sizes: dict[str, tuple[int, int]] = {}  # day → (mtime of its folder in ns, bytes)
+
+    def size(self) -> int:
+        """Bytes on disk of files and logs. Only days that changed since the last call are looked through."""
+        sizes: dict[str, tuple[int, int]] = {}
+        total = 0
+        for day in self._days():
+            folder = self._directory / day
+            changed = folder.stat().st_mtime_ns
+            known = self._sizes.get(day)
+            sizes[day] = known if known and known[0] == changed else (changed, _bytes_in(folder))
+            total += sizes[day][1]
+        self._sizes = sizes
+        return total + sum(_on_disk(path.stat()) for _, path in self._logs())
+
+    def shed(self, open_from: str, limit: int = 1000) -> Shed | None:
+        """Remove a step. ``open_from``: the first day whose log is still written, or not wholly delivered.
+
+        None when there is nothing left that may go; a later call begins anew. ``OSError`` where nothing can be removed.
+        """
+        for step in ("OK", "NotDecidable"):
+            if shed := self._shed_files(step, limit):
+                return shed
+        for day, log in self._logs():
+            if day < open_from:
+                size = _on_disk(log.stat())
+                log.unlink(missing_ok=True)
+                return Shed("log", 1, size)
+        shed = self._shed_files("NotOK", limit)
+        if shed is None:
+            self._passed.clear()
+        return shed
+
+    def _days(self) -> list[str]:
+        with os.scandir(self._directory) as entries:
+            return sorted(e.name for e in entries if _DAY.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
+
+    def _logs(self) -> list[tuple[str, Path]]:
+        with os.scandir(self._directory) as entries:
+            found = [
+                (name[1], Path(e.path)) for e in entries if (name := _LOG.fullmatch(e.name)) and not e.is_symlink()
+            ]
+        return sorted(found)
+
+    def _shed_files(self, evaluation: Evaluation, limit: int) -> Shed | None:
+        for day in self._days():
+            folder = self._directory / day
+            while ages := heapq.nsmallest(limit, self._ages(folder, self._passed.get((evaluation, day)))):
+                files, size = 0, 0
+                for age in ages:
+                    self._passed[evaluation, day] = age
+                    path = folder / age[1]
+                    if self._may_go(path, evaluation):
+                        size += _on_disk(path.stat())
+                        path.unlink(missing_ok=True)
+                        files += 1
+                if files:
+                    return Shed(evaluation, files, size)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        return None
+
+    def _ages(self, folder: Path, after: Age | None) -> Iterator[Age]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(".json") and entry.is_file(follow_symlinks=False):
+                    age = entry.stat(follow_symlinks=False).st_mtime_ns, entry.name
+                    if after is None or age > after:
+                        yield age
+
+    def _may_go(self, path: Path, evaluation: Evaluation) -> bool:
+        try:
+            head = _HEAD.decode(path.read_bytes())
+        except (FileNotFoundError, msgspec.DecodeError):
+            return False
+        return head.evaluation == evaluation and self._delivered(head.ledger_id, head.sequence)
+
+
+def _bytes_in(folder: Path) -> int:
+    with os.scandir(folder) as entries:
+        return sum(_on_disk(entry.stat(follow_symlinks=False)) for entry in entries)
+
+
+def _on_disk(facts: os.stat_result) -> int:
+    return facts.st_blocks * _BLOCK
