@@ -141,6 +141,8 @@ class Jobs:
         if not self._changes or self._changes[-1].at <= now + _SET_BACK:
             return
         self._not_later_than(now)
+        with contextlib.suppress(OSError):  # a restart then takes the moment of the next change for that of the setting
+            self._compact()
         _log.warning(
             "clock_set_back: the clock was set back by a second or more; images that arrive from now on have the "
             "newest job, those that wait from before may get a later one than theirs; look at its time service"
