@@ -1,7 +1,8 @@
 """From a file to a model that may judge: verified whole, signed where that is asked for, self-tested on this machine.
 
-Invariants: ``load`` returns a model only after all three; of a bundle's variants the first that passes is taken, and of
-the devices on which it passes the fastest. What was preferred and did not pass is told, one line each.
+Invariants: ``load`` returns a model only after all three; of a bundle's variants the first that passes is taken, on the
+device that is named, or with ``auto`` on the fastest of those on which it passes; a named device that fails gives way to
+the processor. What was preferred and did not pass is told, one line each.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ def load(path: Path, trust: Trust = Trust(), choice: Choice | None = None) -> Lo
                     refusals.append(str(error))
                     continue
                 passed.append((latency, deviation, model))
+                if trust.device != "auto":
+                    break
             if passed:
                 latency, deviation, model = min(passed, key=lambda one: one[0])
                 notice = archive.manifest.notice
@@ -86,7 +89,8 @@ def load(path: Path, trust: Trust = Trust(), choice: Choice | None = None) -> Lo
 
 
 def _tested(archive: Archive, variant: str, device: Device, trust: Trust) -> tuple[float, float, OnnxModel]:
-    folder = device.folder(archive.manifest.files[archive.manifest.variants[variant].file].sha256)
+    known = archive.manifest.variants.get(variant)
+    folder = device.folder(archive.manifest.files[known.file].sha256) if known else None
     if folder is not None and device.name == "tensorrt" and not folder.exists():
         _log.info("%s: building the %s engine of %s, minutes the first time", archive.path, device.name, variant)
     model = OnnxModel(archive, variant, device)
