@@ -173,7 +173,8 @@ class Commands:
 
     def _accept(self, name: str, identity: Id, outcome: Outcome, answer: Answer) -> None:
         self._health.count("commands_obeyed")
-        _log.info("command %s: %s", name, ", ".join(f"{key} {value}" for key, value in outcome.items()) or "done")
+        shown = ", ".join(f"{key} {value}" for key, value in outcome.items())[:300]
+        _log.info("command %s: %s", name, shown or "done")
         self._tell(name, identity, self._said(name, identity, {"ok": True, "answer": dict(outcome)}), answer)
 
     def _refuse(self, name: str, identity: Id, error: str, answer: Answer) -> None:

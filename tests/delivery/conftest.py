@@ -33,7 +33,7 @@ def station(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     monkeypatch.setattr("agent.delivery.mqtt.keeper._BACKOFF_S", (0.05, 1.0))
     stations: list[Station] = []
 
-    def start(port: int, **config: Any) -> Station:
+    def start(port: int | None, **config: Any) -> Station:
         stations.append(Station(ledger, port, **config))
         return stations[-1]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from agent.app.commands import Commands, Order
 from agent.clock import SystemClock
 from agent.config import MqttConfig
 from agent.delivery.mqtt import MqttSink
+from agent.delivery.replays import Replays
 from agent.delivery.shipper import Shipper
 from agent.health import Health
 from agent.ledger import Ledger
@@ -29,6 +31,14 @@ class Watched(Health):
         with self.changed:
             self.changed.notify_all()
 
+    def count(self, name: str, by: int = 1, **labels: str) -> None:
+        super().count(name, by, **labels)
+        self._notify()
+
+    def until_counted(self, name: str, least: int = 1, timeout: float = 20.0) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.counters().get(name, 0) >= least, timeout), self.counters()
+
     def until(self, condition: Callable[[dict[str, str]], bool], timeout: float = 20.0) -> dict[str, str]:
         with self.changed:
             assert self.changed.wait_for(lambda: condition(self.problems()), timeout), self.problems()
@@ -38,13 +48,22 @@ class Watched(Health):
 class Station:
     """A ledger, its MQTT sink and the shipper between them."""
 
-    def __init__(self, ledger: Ledger, port: int, **config: Any) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        port: int | None,
+        orders: Mapping[str, Order[Any]] | None = None,
+        replays: Replays | None = None,
+        **config: Any,
+    ) -> None:
         self.health, self.ledger = Watched(), ledger
-        settings = MqttConfig(host="127.0.0.1", port=port, **config)
-        self.sink = MqttSink(settings, TOPIC, self._status, self.health, SystemClock())
+        settings = MqttConfig(host="127.0.0.1" if port else None, port=port, **config)
+        self.commands = Commands(orders or {}, settings.commands, self.health, SystemClock())
+        self.commands.start()
+        self.sink = MqttSink(settings, TOPIC, self._status, self.health, SystemClock(), self.commands)
         self.health.on_change(self.sink.publish_status)
         ledger.register(["mqtt"])
-        self.shipper = Shipper(self.sink, ledger, self.health, SystemClock())
+        self.shipper = Shipper(self.sink, ledger, self.health, SystemClock(), replays)
         self.shipper.start()
 
     def _status(self) -> dict[str, Any]:
@@ -57,9 +76,10 @@ class Station:
         }
 
     def commit(self, *numbers: int, **changes: Any) -> None:
-        self.ledger.commit([an_entry(n, **changes) for n in numbers])
+        self.sink.tell_live(self.ledger.commit([an_entry(n, **changes) for n in numbers]))
 
     def stop(self) -> None:
+        self.commands.stop()
         self.shipper.stop(2)
 
 
