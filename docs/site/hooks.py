@@ -34,8 +34,12 @@ GENERATED = {
 
 
 def on_config(config: MkDocsConfig) -> None:
-    """Rebuild under ``mkdocs serve`` when the code changes that pages are made from."""
+    """The decisions into the navigation; ``mkdocs serve`` builds anew when code changes that pages are made from."""
     config.watch.extend(str(links.ROOT / name) for name in ("agent", "training", "config"))
+    for section in config.nav or ():
+        for entry in section.get("Develop", ()):
+            if "Decisions" in entry:
+                entry["Decisions"] += links.decisions()
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:

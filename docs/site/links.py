@@ -56,6 +56,12 @@ def outside(pages: Iterable[Path]) -> list[Path]:
     return list(found)
 
 
+def decisions() -> list[str]:
+    """The pages of decisions, in the order of their index."""
+    text = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+    return [f"decisions/{target}" for target, _anchor in _LINK.findall(text) if re.fullmatch(r"[\w-]+\.md", target)]
+
+
 def pointed(markdown: str, origin: Path, uri: str) -> str:
     """``markdown`` with each link to a file of the repository pointed to its place on the site, seen from ``uri``."""
 

@@ -1,7 +1,7 @@
 """The agent on every Python that it supports: `make matrix`.
 
-Each Python that is on this machine gets an environment of its own, from its lock file and by hash. In it run the agent's
-tests (not those of training and documentation) and the self-test of the shipped bundle on this very machine. A Python
+Each Python that is on this machine gets an environment of its own, from its lock file and by hash. In it run the
+agent's tests (not those of training and documentation) and the self-test of the shipped bundle. A Python
 that is not here is not run and not counted: the table says so.
 
 Exit code: 0 all that ran passed, 1 something did not, or with --all one of the Pythons is not here.

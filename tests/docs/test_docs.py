@@ -42,7 +42,8 @@ def test_every_page_is_in_an_index() -> None:
     for index, folder in ((ROOT / "docs" / "README.md", ROOT / "docs"), (ROOT / "docs/decisions/README.md", None)):
         linked = set(re.findall(r"\]\(([^)#\s]+)\)", index.read_text(encoding="utf-8")))
         for page in (folder or index.parent).glob("*.md"):
-            assert page.name in ("index.md", index.name) or page.name in linked, f"{page.name} is not in {index.relative_to(ROOT)}"
+            known = {"index.md", index.name, *linked}
+            assert page.name in known, f"{page.name} is not in {index.relative_to(ROOT)}"
 
 
 # --- configuration ---
