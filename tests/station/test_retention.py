@@ -1,0 +1,262 @@
+"""What goes when space is short, on a real small volume: the least interesting first, the undelivered never."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agent.app.retention import Retention
+from agent.clock import ManualClock, iso_utc
+from agent.config import ResultsConfig
+from agent.delivery.json_files import JsonFiles
+from agent.errors import RetryError
+from agent.health import Health
+from agent.ledger import Ledger
+from agent.ports import Stored
+from agent.sources.camera.store import FrameStore, Keep
+from tests.support.results import an_entry
+from tests.support.volumes import in_own_mounts, volume
+
+START = datetime(2026, 11, 1, tzinfo=timezone.utc)
+
+
+@dataclass
+class Place:
+    """A station's ledger, files and frames on small volumes, without its threads."""
+
+    state: Path
+    results: Path
+    clock: ManualClock
+    config: ResultsConfig
+    frames: FrameStore
+    health: Health
+    ledger: Ledger
+    files: JsonFiles
+    retention: Retention
+    number: int = 0
+    delivered: int = 0  #: to the far end
+
+    @classmethod
+    def on(cls, state: Path, results: Path, **changes: object) -> Place:
+        config = ResultsConfig(**{"directory": str(results), "min_free_mb": 16, **changes})  # type: ignore[arg-type]
+        clock, health = ManualClock(START), Health()
+        ledger = Ledger.open(state, clock)
+        ledger.register(["files", "mqtt"])
+        keep = Keep(90, 10**12)
+        frames = FrameStore(results / "frames", "torch", "png", keep, clock, health, ledger.interesting)
+        files = JsonFiles(config, clock)
+        retention = Retention(config, state, ledger, files, [frames], clock, health)
+        return cls(state, results, clock, config, frames, health, ledger, files, retention)
+
+    def inspect(self, count: int, *, frame_bytes: int = 0) -> None:
+        """``count`` results in a minute, each twentieth NotOK; written to disk."""
+        entries = []
+        for _ in range(count):
+            self.number += 1
+            evaluation = "NotOK" if self.number % 20 == 0 else "NotDecidable" if self.number % 50 == 1 else "OK"
+            name = f"{self.number}.png"
+            if frame_bytes:
+                name = self.frames.save(bytes(frame_bytes), "png", self.clock.now()).name
+            moment = iso_utc(self.clock.now())
+            entries.append(an_entry(self.number, name=name, created_at=moment, evaluation=evaluation))
+            self.clock.advance(60 / count)
+        self.ledger.commit(entries)
+        while batch := self.ledger.after(self.ledger.cursor("files"), 100):
+            self.ledger.advance("files", batch[self.files.deliver(batch) - 1].sequence)
+
+    def deliver(self) -> list[Stored]:
+        """The far end takes everything."""
+        taken: list[Stored] = []
+        while batch := self.ledger.after(self.ledger.cursor("mqtt"), 500):
+            taken += batch
+            self.ledger.advance("mqtt", batch[-1].sequence)
+        self.delivered += len(taken)
+        return taken
+
+    def tend(self) -> int:
+        steps = 0
+        while self.retention.tend():
+            steps += 1
+        return steps
+
+    def on_disk(self) -> list[dict[str, object]]:
+        return [msgspec.json.decode(path.read_bytes()) for path in self.results.glob("2026-*/*.json")]
+
+    def free_mb(self) -> float:
+        facts = os.statvfs(self.results)
+        return facts.f_bavail * facts.f_frsize / (1 << 20)
+
+
+@pytest.mark.slow
+@in_own_mounts
+def test_a_month_at_full_rate_on_200_mb_without_a_lost_undelivered_result(tmp_path: Path) -> None:
+    """Thirty days, the volume written several times over; the far end away for two of them and for some hours."""
+    small = volume(tmp_path / "volume", 200)
+    place = Place.on(small / "state", small / "results")
+    lowest, taken = 1e9, Counter[str]()
+    away = {*range(4 * 24, 6 * 24), *range(15 * 24, 15 * 24 + 7)}
+    for hour in range(30 * 24):
+        for _ in range(2):
+            place.inspect(70, frame_bytes=3000)
+            place.tend()
+            lowest = min(lowest, place.free_mb())
+            place.clock.advance(1740)
+        if hour not in away:
+            taken.update(one.result_id for one in place.deliver())
+    taken.update(one.result_id for one in place.deliver())
+    written = place.number * (4096 + 4096 + 1000 + 1500)
+    assert written > 4 * 200e6
+    assert lowest > place.config.min_free_mb, "inspection never had to wait"
+    assert len(taken) == place.number == 30 * 24 * 140
+    assert set(taken.values()) == {1}
+    assert "retention_exhausted" not in place.health.problems()
+    # Of the month the bad ones are still there, the good ones are those of the end.
+    kept = Counter((str(one["evaluation"]), str(one["created_at"])[:10]) for one in place.on_disk())
+    days = {evaluation: {day for name, day in kept if name == evaluation} for evaluation in ("OK", "NotOK")}
+    assert min(days["NotOK"]) < min(days["OK"])
+    assert len(days["NotOK"]) >= 25
+    place.ledger.close()
+
+
+@in_own_mounts
+def test_a_disk_that_is_full_already_is_made_free_and_nothing_undelivered_goes(tmp_path: Path) -> None:
+    small = volume(tmp_path / "volume", 96)
+    place = Place.on(small / "state", small / "results", min_free_mb=4)
+    for _ in range(50):
+        place.inspect(100, frame_bytes=2000)
+        place.clock.advance(1800)
+    place.deliver()
+    for _ in range(5):
+        place.inspect(100)
+    with (small / "somebody-elses").open("wb", buffering=0) as hog, contextlib.suppress(OSError):
+        while hog.write(bytes(4096)):
+            pass
+    assert place.free_mb() == 0
+    with pytest.raises(RetryError, match="full"):
+        place.inspect(5000)
+    place.tend()
+    assert place.free_mb() >= 4 + 2 * 16
+    there = {one["sequence"] for one in place.on_disk()}
+    assert {one.sequence for one in place.deliver()} <= there
+    place.inspect(100)
+    assert len(place.deliver()) == 100
+    place.ledger.close()
+
+
+@in_own_mounts
+def test_the_order_frames_then_ok_then_logs_then_not_ok(tmp_path: Path) -> None:
+    small = volume(tmp_path / "volume", 64)
+    place = Place.on(small / "state", small / "results", min_free_mb=0, keep_gb=1.0)
+    for _ in range(4):
+        place.inspect(100, frame_bytes=100)
+        place.clock.advance(86_400)
+    undelivered = place.number + 1
+    place.inspect(100)
+    place.ledger.advance("mqtt", undelivered - 1)
+    gone = []
+    place.retention._results.short = True
+    while True:
+        before = Counter(str(one["evaluation"]) for one in place.on_disk())
+        logs, frames = len(list(place.results.glob("*.jsonl"))), len(list(place.results.rglob("*.png")))
+        if not place.retention._shed_results():
+            break
+        after = Counter(str(one["evaluation"]) for one in place.on_disk())
+        if len(list(place.results.rglob("*.png"))) < frames:
+            gone.append("frames")
+        elif len(list(place.results.glob("*.jsonl"))) < logs:
+            gone.append("log")
+        else:
+            gone += (before - after).keys()
+    assert [one for at, one in enumerate(gone) if at == 0 or gone[at - 1] != one] == [
+        "frames", "OK", "NotDecidable", "log", "NotOK",
+    ]  # fmt: skip
+    assert {one["sequence"] for one in place.on_disk()} == set(range(undelivered, undelivered + 100))
+    place.ledger.close()
+
+
+def test_frames_of_bad_and_undelivered_results_outlive_those_of_good_ones(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results")
+    place.inspect(40, frame_bytes=1000)
+    place.deliver()
+    place.clock.advance(3600)
+    place.inspect(40, frame_bytes=1000)
+    place.clock.advance(3600)
+    assert place.frames.shed() == 40 - 2 - 1, "the OK ones of the first hour"
+    assert place.frames.shed() == 3, "all of the second are not delivered: so the rest of the first"
+    assert place.frames.shed() == 40
+    assert place.frames.shed() == 0
+    place.ledger.close()
+
+
+@in_own_mounts
+def test_state_and_results_on_separate_disks(tmp_path: Path) -> None:
+    state, results = volume(tmp_path / "state", 48), volume(tmp_path / "results", 200)
+    place = Place.on(state, results)
+    for _ in range(200):
+        place.inspect(100)
+        place.deliver()
+        place.tend()
+        place.clock.advance(600)
+    facts = os.statvfs(state)
+    assert facts.f_bavail * facts.f_frsize / (1 << 20) > 16, "the ledger gave pages back to its disk"
+    assert place.health.counters()["retention_removed"] > 1000
+    kinds = {dict(labels)["kind"] for name, labels in place.health.by_kind() if name == "retention_removed"}
+    assert kinds == {"ledger"}
+    assert len(place.on_disk()) == 20_000, "there was room for the files"
+    place.ledger.close()
+
+
+def test_keep_gb_bounds_files_and_ledger(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", keep_gb=0.01, min_free_mb=0)
+    for _ in range(60):
+        place.inspect(100)
+        place.deliver()
+        place.clock.advance(600)
+        place.tend()
+    assert place.retention._folder.size() < 10.5e6
+    assert place.ledger.used_bytes() < 10.5e6
+    place.ledger.close()
+
+
+def test_nothing_left_to_remove_is_said_once_and_is_over_when_delivered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", keep_gb=0.0004, min_free_mb=0)
+    place.inspect(200)
+    for _ in range(3):
+        place.tend()
+        place.clock.advance(100)
+    assert "retention_exhausted" in place.health.problems()
+    assert [record.message for record in caplog.records if "exhausted" in record.message][1:] == []
+    assert len(place.on_disk()) == 200
+    place.deliver()
+    place.clock.advance(100)
+    place.tend()
+    assert "retention_exhausted" not in place.health.problems()
+    assert len(place.on_disk()) < 100
+    place.ledger.close()
+
+
+def test_by_age_also_for_a_station_that_runs_once(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", keep_days=5)
+    place.inspect(100)
+    place.deliver()
+    place.clock.advance(timedelta(days=40).total_seconds())
+    place.inspect(10)
+    place.deliver()
+    place.ledger.close()
+    again = Ledger.open(place.state, place.clock)
+    again.register(["files", "mqtt"])
+    files = JsonFiles(place.config, place.clock)
+    retention = Retention(place.config, place.state, again, files, [], place.clock, Health())
+    while retention.tend():
+        pass
+    assert len(place.on_disk()) == 10
+    again.close()
