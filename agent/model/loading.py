@@ -1,8 +1,8 @@
 """From a file to a model that may judge: verified whole, signed where that is asked for, self-tested on this machine.
 
-Invariants: ``load`` returns a model only after all three; of a bundle's variants the first that passes is taken, on the
-device that is named, or with ``auto`` on the fastest of those on which it passes; a named device that fails gives way to
-the processor. What was preferred and did not pass is told, one line each.
+Invariants: ``load`` returns a model only after all three. Of a bundle's variants the first that passes is taken, on the
+device that is named, or with ``auto`` on the fastest of those that pass; a named device that fails gives way to the
+processor. What was preferred and did not pass is told, one line each.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import urllib.request
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, BinaryIO
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin
 
 from agent.bundle.archive import is_plain_path
@@ -90,6 +90,8 @@ class Remote:
                     out.write(chunk)
                 wanted = answer.headers.get("Content-Length")
         except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+            if isinstance(error, HTTPError):
+                error.close()  # it is the answer, with its connection
             reason = getattr(error, "reason", None) or error
             raise BundleError(f"{shown}: cannot be downloaded: {printable(str(reason))[:200]}") from None
         if wanted is not None and wanted.isdigit() and taken != int(wanted):
@@ -109,6 +111,7 @@ class _Listed(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         """As the parent, or ``BundleError``."""
         if not allowed(urljoin(req.full_url, newurl), self._addresses):
+            fp.close()
             raise BundleError(f"{req.full_url}: leads on to {printable(newurl)[:200]}, which is not a listed address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
