@@ -5,7 +5,8 @@ Invariants
   checked before a pixel is allocated.
 - No scaling depends on the data: 16-bit gray maps 0…65535 to 0…255 by ``round(v / 257)``, whatever the picture shows.
 - A picture that does not decode to its last line is never handed on, nor one whose file is not closed the way its
-  format closes it (PNG: checksums and IEND; JPEG: end of image): decoders fill in what is missing, and say nothing.
+  format closes it (PNG: checksums and IEND; JPEG: end of image; TIFF: its directory): decoders fill in what is
+  missing, and say nothing.
 - A JPEG with a hole of zeros (a block that a transfer lost) is refused where zeros cannot be a picture, which their
   Huffman tables tell; the standard tables, which cameras use, do. With tables made for a picture, as
   progressive ones have, zeros may be a flat part of it: such a hole is not told from one.
@@ -139,9 +140,11 @@ def check_not_too_small(width: int, height: int) -> None:
 
 
 def _check_whole(data: bytes, form: str | None) -> None:
-    """``TruncatedImageError`` for a PNG or JPEG that is cut, preallocated or damaged where Pillow would not notice."""
+    """``TruncatedImageError`` for what is cut, preallocated or damaged where Pillow would not notice."""
     if form == "PNG":
         _check_png(memoryview(data))
+    elif form == "TIFF":
+        _check_tiff(data)
     elif form in ("JPEG", "MPO"):
         _check_jpeg(data)
 
@@ -162,6 +165,25 @@ def _check_png(data: memoryview) -> None:
         if bytes(head[4:]) == b"IEND":
             return
         at = end + 4
+
+
+def _check_tiff(data: bytes) -> None:
+    """The first directory of a TIFF, which mostly stands at the end, is there to its last byte (TIFF 6.0, section 2).
+
+    That the pixels are all there the decoder sees itself.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF: all offsets are 64 bits
+        at, count, entry, after = 8, "Q", 20, 8
+    else:
+        at, count, entry, after = 4, "H", 12, 4
+    try:
+        (directory,) = struct.unpack_from(order + ("Q" if after == 8 else "I"), data, at)
+        (entries,) = struct.unpack_from(order + count, data, directory)
+    except (struct.error, OverflowError):
+        raise TruncatedImageError("unreadable_image", "the TIFF ends before its directory") from None
+    if directory + struct.calcsize(order + count) + entries * entry + after > len(data):
+        raise TruncatedImageError("unreadable_image", "the TIFF ends within its directory")
 
 
 def _check_jpeg(data: bytes) -> None:

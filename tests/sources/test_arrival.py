@@ -6,10 +6,11 @@ import hashlib
 import os
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from tests.support.writers import write_in_chunks
 
 
 def aged(path: Path, data: bytes, seconds: float = 60.0) -> Path:
@@ -227,60 +228,13 @@ def test_the_tree_may_be_renamed_while_files_arrive(bench, png):
     assert running.names() == ["now/a.png", "shift1/a.png", "shift1/b.png"]
 
 
-@pytest.mark.slow
-def test_thirty_thousand_files_at_once(bench, png):
-    """More than the kernel's event queue holds (16,384 by default)."""
-    running = bench.watch(rescan_s=5.0)
-    for folder in range(300):
-        (bench.captures / f"part{folder}").mkdir()
-        for number in range(100):
-            (bench.captures / f"part{folder}" / f"{number}.png").write_bytes(png)
-    running.until(lambda: len(running.frames) >= 30_000, 240.0)
-    assert max(Counter(running.names()).values()) == 1
-
-
-def chunked(path: Path, data: bytes, *, reopen: bool, pause: float) -> None:
-    """Write like an SMB client (``reopen``: open, append, close, again and again) or in one go with pauses."""
-    step = len(data) // 5 + 1
-    chunks = [data[start : start + step] for start in range(0, len(data), step)]
-    if not reopen:
-        with path.open("wb", buffering=0) as file:
-            for chunk in chunks:
-                file.write(chunk)
-                time.sleep(pause)  # the writer's own pace is what is tested
-        return
-    for chunk in chunks:
-        with path.open("ab") as file:
-            file.write(chunk)
-        time.sleep(pause)
-
-
-def write_in_chunks(folder: Path, files: int, pause: float, data: dict[str, bytes]) -> list[threading.Thread]:
-    def write(writer: int) -> None:
-        for number in range(writer, files, 8):
-            name = f"{number}.png"
-            chunked(folder / name, data[name], reopen=number % 3 == 0, pause=pause)
-
-    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
-    for writer in writers:
-        writer.start()
-    return writers
-
-
-@pytest.mark.parametrize(
-    ("files", "pause"), [(80, 0.04), pytest.param(500, 0.2, marks=pytest.mark.slow)], ids=["80", "500"]
-)
-def test_slow_writers_never_show_a_half_image(bench, encode, files, pause):
-    """Pauses both shorter and (for the 500) longer than ``settle_s``."""
-    data = {
-        f"{number}.png": encode(level=number % 200, size=(64, 48 + number % 40), mode="L") for number in range(files)
-    }
+def test_slow_writers_never_show_a_half_image(bench, encode):
+    data = {f"{number}.png": encode(level=number, size=(64, 48 + number % 40)) for number in range(80)}
     running = bench.watch(settle_s=0.1, incomplete_s=20.0)
-    for writer in write_in_chunks(bench.captures, files, pause, data):
-        writer.join()
-    running.until_frames(files)
+    write_in_chunks(bench.captures, data, (0.04,))
+    running.until_frames(80)
     assert {frame.name: frame.sha256 for frame in running.frames} == {
         name: hashlib.sha256(content).hexdigest() for name, content in data.items()
     }
-    assert len(running.frames) == files
+    assert len(running.frames) == 80
     assert not [frame for frame in running.frames if frame.problem]
