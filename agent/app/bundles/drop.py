@@ -46,7 +46,7 @@ class _Seen:
 
     signature: tuple[int, int, int]
     since: float
-    looked: bool = False  #: it was looked into since, and was not whole
+    whole: bool | None = None  #: None: not looked into since
 
 
 class DropFolder:
@@ -106,11 +106,18 @@ class DropFolder:
                 except FileNotFoundError:
                     continue
         self._seen = {name: one for name, one in self._seen.items() if name in found}
+        stuck: OSError | None = None
         for name, facts in sorted(found.items(), key=lambda one: (one[1].st_mtime_ns, one[0])):
-            if not stat.S_ISDIR(facts.st_mode) and self._is_ready(name, facts, now):
-                claimed = self._taken / name
-                (self._folder / name).rename(claimed)
-                self._work(claimed)
+            if stat.S_ISDIR(facts.st_mode) or not self._is_ready(name, facts, now):
+                continue
+            try:
+                (self._folder / name).rename(self._taken / name)
+            except OSError as error:
+                stuck = error
+                continue
+            self._work(self._taken / name)
+        if stuck is not None:
+            raise stuck
 
     def _is_ready(self, name: str, facts: os.stat_result, now: float) -> bool:
         """Whether to take it: it stands still and is whole, or will not become so, or is no file at all."""
@@ -123,11 +130,9 @@ class DropFolder:
         still = now - seen.since
         if still < SETTLE_S:
             return False
-        if not seen.looked:
-            seen.looked = True
-            if _is_whole(self._folder / name):
-                return True
-        return still >= INCOMPLETE_S
+        if seen.whole is None:
+            seen.whole = _is_whole(self._folder / name)
+        return seen.whole or still >= INCOMPLETE_S
 
     # -- what was claimed --------------------------------------------------------------------------------------------
 
