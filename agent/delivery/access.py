@@ -11,24 +11,27 @@ import ssl
 from pathlib import Path
 
 from agent.config import TlsConfig
+from agent.credentials import secret_path
 from agent.errors import UsageError
 
 
 def tls_context(tls: TlsConfig, at: str) -> ssl.SSLContext:
     """What ``<at>.tls`` asks for. ``UsageError`` names the file that cannot be used."""
+    files: dict[str, Path | None] = {}
     for key in ("ca", "cert", "key"):
-        path = getattr(tls, key)
-        if path is not None and not Path(path).is_file():
+        named = getattr(tls, key)
+        files[key] = path = secret_path(named, f"{at}.tls.{key}") if named is not None else None
+        if path is not None and not path.is_file():
             raise UsageError(f"{at}.tls.{key}: {path}: no such file; give a PEM file")
     key = "ca"
     try:
-        context = ssl.create_default_context(cafile=tls.ca)
+        context = ssl.create_default_context(cafile=files["ca"])
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.sslsocket_class = _ClosedWhenRefused
         key = "cert"
-        if tls.cert:
+        if files["cert"]:
             # Without a password callback OpenSSL would ask on the terminal, and a service would hang there.
-            context.load_cert_chain(tls.cert, tls.key, password=lambda: b"")
+            context.load_cert_chain(files["cert"], files["key"], password=lambda: b"")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         why = getattr(error, "reason", None) or error
         raise UsageError(f"{at}.tls.{key}: {getattr(tls, key)}: not usable as PEM ({why})") from None
@@ -46,7 +49,7 @@ def secret(file: str | None, variable: str | None, at: str, what: str = "passwor
         return os.environ[variable]
     if file:
         try:
-            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+            return secret_path(file, f"{at}.{what}_file").read_text(encoding="utf-8").rstrip("\r\n")
         except OSError as error:
             raise UsageError(f"{at}.{what}_file: {file}: {error.strerror}") from None
         except UnicodeDecodeError:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from agent.clock import Clock
 from agent.config import CameraConfig, ResultsConfig
+from agent.credentials import secret_path
 from agent.errors import UsageError
 from agent.health import Health
 from agent.sources.camera.grabber import Grabber
@@ -78,7 +79,8 @@ def _password(config: CameraConfig) -> str | None:
     if config.password_file is None:
         return None
     try:
-        return Path(config.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        path = secret_path(config.password_file, f"source {config.name}: password_file")
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise UsageError(f"source {config.name}: password_file: {config.password_file}: {why}") from None
