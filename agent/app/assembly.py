@@ -29,7 +29,7 @@ from agent.health import Health
 from agent.inspection import Inspector, Intake
 from agent.ledger import Ledger
 from agent.logs import log
-from agent.ports import Sink, Source
+from agent.ports import Sink, Source, Stored
 from agent.result import Station
 from agent.sources.camera.build import grabber_of, store_of
 from agent.sources.camera.grabber import Grabber
@@ -99,8 +99,11 @@ def assemble(
     commands = Commands(known, config.mqtt.commands if config.mqtt else (), health, clock)
     mqtt = None
     if config.mqtt is not None:
-        mqtt = MqttSink(_with_broker(config.mqtt, closing), config.topic, status, health, clock, commands)
-    sinks: list[Sink] = [sink for sink in (files, mqtt, *_others(config, health, clock)) if sink is not None]
+        broker = _with_broker(config.mqtt, closing)
+        config = msgspec.structs.replace(config, mqtt=broker)
+        mqtt = MqttSink(broker, config.topic, status, health, clock, commands)
+    others = _others(config, ledger, bundles.loaded.model.decision.labels, health, clock)
+    sinks: list[Sink] = [sink for sink in (files, mqtt, *others) if sink is not None]
     ledger.register([sink.name for sink in sinks])
     station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
     inspector = Inspector(intake, bundles.loaded.model, station, ledger, clock, health)
@@ -123,8 +126,17 @@ def assemble(
     )
 
 
-def _others(config: AgentConfig, health: Health, clock: Clock) -> Iterator[Sink]:
+def _others(
+    config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: Health, clock: Clock
+) -> Iterator[Sink]:
     """Sinks that only their shippers speak to. Few stations have one: what it imports is loaded only there."""
+    if config.sparkplug is not None:
+        from agent.delivery.sparkplug import SparkplugSink
+
+        def newest() -> Stored | None:
+            return next(iter(ledger.after(ledger.last_sequence - 1, 1)), None)
+
+        yield SparkplugSink(config, newest, labels, health, clock)
     if config.webhook is not None:
         from agent.delivery.webhook import Webhook
 

@@ -21,6 +21,7 @@ from agent.config.metrics import MetricsConfig
 from agent.config.mqtt import MqttConfig, check_mqtt
 from agent.config.results import ResultsConfig
 from agent.config.section import Section, TlsConfig, TopicLevel
+from agent.config.sparkplug import SparkplugConfig, check_sparkplug
 from agent.config.webhook import WebhookConfig, check_webhook
 from agent.errors import ConfigError
 from agent.strict_yaml import convert, load_yaml
@@ -33,6 +34,7 @@ __all__ = [
     "MetricsConfig",
     "MqttConfig",
     "ResultsConfig",
+    "SparkplugConfig",
     "StationConfig",
     "TlsConfig",
     "WebhookConfig",
@@ -65,13 +67,17 @@ class AgentConfig(Section, frozen=True):
     results: ResultsConfig
     bundle: BundleConfig = BundleConfig()
     mqtt: MqttConfig | None = None
+    sparkplug: SparkplugConfig | None = None
     webhook: WebhookConfig | None = None
     metrics: MetricsConfig | None = None
 
     @property
     def topic(self) -> str:
         """The base topic with the station's names put in (only meaningful with ``mqtt``)."""
-        template = self.mqtt.topic if self.mqtt else MqttConfig().topic
+        return self.named(self.mqtt.topic if self.mqtt else MqttConfig().topic)
+
+    def named(self, template: str) -> str:
+        """``template`` with the station's names put in; ``str.format`` raises what it does for a wrong one."""
         names = {field: getattr(self.station, field) for field in ("enterprise", "site", "area", "line")}
         return template.format(**names, station=self.station.name)
 
@@ -140,6 +146,8 @@ def _check_across(config: AgentConfig, file: str) -> None:
     check_apart([source for source in config.sources if isinstance(source, FolderConfig)], config, file)
     if config.mqtt is not None:
         check_mqtt(config.mqtt, lambda: config.topic, file)
+    if config.sparkplug is not None:
+        check_sparkplug(config.sparkplug, config.named, config.mqtt is not None, file)
     if config.webhook is not None:
         check_webhook(config.webhook, file)
 

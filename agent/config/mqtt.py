@@ -70,9 +70,9 @@ def check_mqtt(mqtt: MqttConfig, topic_of: Callable[[], str], file: str) -> None
         raise ConfigError(file, "mqtt.brokers", "found together with host or port", "use one or the other")
     if not mqtt.embedded and not mqtt.host and not mqtt.brokers:
         raise ConfigError(file, "mqtt.host", "missing", "name the broker, or set embedded: true for a demonstration")
-    _check_access(mqtt, "mqtt", file)
+    check_access(mqtt, "mqtt", file)
     for index, broker in enumerate(mqtt.brokers):
-        _check_access(broker, f"mqtt.brokers[{index}]", file)
+        check_access(broker, f"mqtt.brokers[{index}]", file)
     try:
         topic = topic_of()
     except (KeyError, IndexError, ValueError, AttributeError, TypeError):
@@ -82,7 +82,8 @@ def check_mqtt(mqtt: MqttConfig, topic_of: Callable[[], str], file: str) -> None
         raise ConfigError(file, "mqtt.topic", f"found {topic!r}", "a topic without '+', '#', and '/' at either end")
 
 
-def _check_access(one: MqttConfig | BrokerConfig, at: str, file: str) -> None:
+def check_access(one: MqttConfig | BrokerConfig, at: str, file: str) -> None:
+    """How to get in: what one key alone cannot tell."""
     if one.password_file and one.password_env:
         raise ConfigError(file, f"{at}.password_env", "found together with password_file", "use one or the other")
     if one.tls and bool(one.tls.cert) != bool(one.tls.key):

@@ -21,6 +21,7 @@ from paho.mqtt.client import Client, MQTTMessage, MQTTv5, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.delivery.mqtt import causes
@@ -155,9 +156,9 @@ class Connection:
             self._fail_pending()
         return sent
 
-    def goodbye(self) -> None:
-        """Disconnect cleanly: no last will."""
-        self._client.disconnect()
+    def goodbye(self, *, with_will: bool = False) -> None:
+        """Disconnect cleanly: no last will, unless asked for (MQTT 5 only)."""
+        self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=4) if with_will and self._five else None)
         self.ended.wait(_GOODBYE_S)
         self._finish(End("said goodbye"))
         self.join()

@@ -1,0 +1,140 @@
+"""The Sparkplug sink: each result as a DDATA message of its device, in order of ``sequence``, at least once.
+
+Invariants
+- The cursor moves with what the broker handed back to us (see ``session``), and with nothing else.
+- After any trouble the next result goes alone. It is given up only when the broker swallowed it three times in a row
+  and each time handed on what came behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agent.clock import Clock
+from agent.config import AgentConfig
+from agent.config.sparkplug import SparkplugConfig
+from agent.delivery.access import tls_context
+from agent.delivery.mqtt.connection import Connection
+from agent.delivery.mqtt.settings import Settings, client_id_for, settings_of
+from agent.delivery.sparkplug.memory import BirthCount, Memory, Overlap
+from agent.delivery.sparkplug.node import EdgeNode
+from agent.delivery.sparkplug.session import DeniedError, Names, SwallowedError
+from agent.errors import RejectError, RetryError, UsageError
+from agent.health import Health
+from agent.ports import Pace, Stored
+
+_STRIKES = 3
+_WAIT_FOR_SESSION_S = 1.0
+
+
+class SparkplugSink:
+    """``ports.Sink``. Constructing it connects nothing; ``open`` starts the connecting, in a thread of its own.
+
+    ``newest`` gives the last result of the ledger, which the births show as the present one; ``labels`` those of the
+    model that judges. ``UsageError`` for certificates or secrets that cannot be read.
+    """
+
+    name = "sparkplug"
+    pace = Pace(batch=100, problem_after_s=None)
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        newest: Callable[[], Stored | None],
+        labels: Iterable[str],
+        health: Health,
+        clock: Clock,
+    ) -> None:
+        ours = _section(config)
+        memory = Memory(newest, labels, Overlap(ours.overlap_s, clock))
+        count = BirthCount(Path(config.state))
+        self._node = EdgeNode(_brokers(config), _names(config), ours.primary_host, memory, count, health, clock)
+        self._alone = False
+        self._suspect, self._strikes = "", 0
+
+    def open(self, wake: Callable[[], None]) -> None:
+        """Begin to connect."""
+        self._node.start(wake)
+
+    def close(self) -> None:
+        """Death certificates, and disconnect."""
+        self._node.stop()
+
+    def deliver(self, batch: Sequence[Stored]) -> int:
+        """Publish from the front; how many came back from the broker."""
+        session, alone = self._node.session(_WAIT_FOR_SESSION_S), self._alone
+        self._alone = True  # unless all goes well
+        try:
+            back = session.send(batch, alone=alone)
+        except SwallowedError as error:
+            if alone and self._strike(batch[0]):
+                raise RejectError(
+                    f"the broker swallowed it {_STRIKES} times, and handed on what came behind it"
+                ) from None
+            raise error
+        except DeniedError as error:
+            self._node.denied(str(error), data=True)
+            session.connection.drop("did not hand back what was published")
+            raise
+        self._alone = back < (1 if alone else len(batch))
+        self._strikes = 0
+        self._node.allowed()
+        return back
+
+    def _strike(self, one: Stored) -> bool:
+        self._strikes = self._strikes + 1 if self._suspect == one.result_id else 1
+        self._suspect = one.result_id
+        return self._strikes >= _STRIKES
+
+
+def probe(config: AgentConfig) -> str | None:
+    """Connect to each broker as the edge node would, under another client id; what is wrong, or None."""
+    try:
+        for settings in _brokers(config):
+            connection = Connection(replace(settings, client_id=f"{settings.client_id[:50]}-check"))
+            connection.open()
+            connection.goodbye()
+    except (RetryError, UsageError) as error:
+        return str(error)
+    return None
+
+
+def _section(config: AgentConfig) -> SparkplugConfig:
+    return config.sparkplug or SparkplugConfig()
+
+
+def _names(config: AgentConfig) -> Names:
+    ours = _section(config)
+    return Names(config.named(ours.group), config.named(ours.node), config.named(ours.device))
+
+
+def _brokers(config: AgentConfig) -> list[Settings]:
+    """The broker of ``sparkplug``, or those of ``mqtt`` in their order."""
+    ours = _section(config)
+    names = _names(config)
+    client_id = ours.client_id or client_id_for(names.of_node("node"))
+    if ours.broker is None:
+        if config.mqtt is None:
+            raise UsageError("sparkplug.broker: missing; name the broker")
+        shared = [settings_of(one, "") for one in config.mqtt.each()]
+        return [
+            replace(one, client_id=client_id, keepalive_s=ours.keepalive_s, protocol=ours.protocol or one.protocol)
+            for one in shared
+        ]
+    broker = ours.broker
+    settings = Settings(
+        host=broker.host,
+        port=broker.port or (8883 if broker.tls else 1883),
+        client_id=client_id,
+        keepalive_s=ours.keepalive_s,
+        protocol=ours.protocol or 5,
+        tls=tls_context(broker.tls, "sparkplug.broker") if broker.tls else None,
+        username=broker.username,
+        password_file=broker.password_file,
+        password_env=broker.password_env,
+        section="sparkplug.broker",
+    )
+    settings.password()
+    return [settings]
