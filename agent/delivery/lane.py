@@ -64,12 +64,16 @@ class Lane:
     def _take_up(self) -> None:
         """The oldest wish for this sink."""
         for name in self._replays.names():
+            if name in self._passed_over:
+                continue
             wish = self._replays.wish(name)
-            if name in self._passed_over or (wish is not None and wish.sink != self._name):
+            if wish is not None and wish.sink != self._name:
                 continue
             if wish is None:
                 self._passed_over.add(name)
-                _LOG.warning("%s: %s.json is no replay that can be read; remove it", self._replays.folder, name)
+                _LOG.warning(
+                    "replay_trouble: %s: %s.json is no replay that can be read; remove it", self._replays.folder, name
+                )
                 continue
             progress = self._replays.progress(name)
             if progress is None or progress.ledger_id != self._ledger.ledger_id:
@@ -97,7 +101,13 @@ class Lane:
             try:
                 sent = self._sink.deliver_again(wanted)
             except RejectError as error:
-                _LOG.warning("%s: replay %s passes over result %s: %s", self._name, name, wanted[0].result_id, error)
+                _LOG.warning(
+                    "replay_passed_over: %s: replay %s passes over result %s: %s",
+                    self._name,
+                    name,
+                    wanted[0].result_id,
+                    error,
+                )
                 done = wanted[0].sequence
             else:
                 done = done if sent == len(wanted) else wanted[sent - 1].sequence
@@ -114,4 +124,4 @@ class Lane:
             self._replays.end(name)
         except OSError as error:
             self._passed_over.add(name)
-            _LOG.warning("%s: replay %s is over and cannot be removed: %s", self._name, name, error)
+            _LOG.warning("replay_trouble: %s: replay %s is over and cannot be removed: %s", self._name, name, error)

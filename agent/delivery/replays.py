@@ -97,8 +97,9 @@ class Replays:
 
     def wish(self, name: str) -> Wish | None:
         """What was asked for; None when it is gone, or no wish at all."""
+        path = self._wish(name)
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            return msgspec.json.decode(self._wish(name).read_bytes(), type=Wish)
+            return msgspec.json.decode(path.read_bytes(), type=Wish) if path.is_file() else None
         return None
 
     def progress(self, name: str) -> Progress | None:

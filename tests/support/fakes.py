@@ -16,6 +16,8 @@ class FakeSink:
         self.name = name
         self.pace = pace or Pace(batch=10, backoff_max_s=0.05, problem_after_s=0.0)
         self.taken: list[Stored] = []
+        self.again: list[Stored] = []  #: what ``deliver_again`` took
+        self.again_away: str | None = None  #: why every ``deliver_again`` ends in RetryError
         self.away: str | None = None  #: why every call ends in RetryError
         self.refuses: set[int] = set()  #: sequences that are never taken
         self.at_most: int | None = None  #: results a call
@@ -50,6 +52,17 @@ class FakeSink:
             self.taken.extend(batch[:accepted])
             self.changed.notify_all()
         return accepted
+
+    def deliver_again(self, batch: Sequence[Stored]) -> int:
+        if self.again_away is not None:
+            raise RetryError(self.again_away)
+        if batch[0].sequence in self.refuses:
+            raise RejectError("the far end never takes this one")
+        accepted = list(batch[: self.at_most])
+        with self.changed:
+            self.again.extend(accepted)
+            self.changed.notify_all()
+        return len(accepted)
 
     def until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
         """Wait for something that a ``deliver`` brings about."""
