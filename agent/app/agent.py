@@ -130,7 +130,7 @@ class Agent:
         try:
             parts.inspector.run(parts.sources)
         except Exception:  # noqa: BLE001  # logged whole and turned into exit code 1
-            _log.exception("the inspector failed; the agent ends, images without a result stay where they are")
+            _log.exception("inspector_failed: the agent ends, images without a result stay where they are")
             self._failed.set()
             parts.intake.end()
             self.stop()
@@ -203,7 +203,11 @@ class Agent:
         stop_all(parts.shippers, STOP_DELIVER_S)
         left = {sink.name: depth for sink in parts.sinks if (depth := parts.ledger.depth(sink.name))}
         for name, depth in left.items():
-            _log.warning("%d results are not delivered to %s yet; they are kept for the next start", depth, name)
+            _log.warning(
+                "undelivered_at_stop: %d results are not delivered to %s yet; they are kept for the next start",
+                depth,
+                name,
+            )
         _log.info("stopped")
         return not left
 

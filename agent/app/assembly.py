@@ -126,9 +126,7 @@ def assemble(
     )
 
 
-def _others(
-    config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: Health, clock: Clock
-) -> Iterator[Sink]:
+def _others(config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: Health, clock: Clock) -> Iterator[Sink]:
     """Sinks that only their shippers speak to. Few stations have one: what it imports is loaded only there."""
     if config.sparkplug is not None:
         from agent.delivery.sparkplug import SparkplugSink
@@ -167,5 +165,5 @@ def _with_broker(mqtt: MqttConfig, closing: contextlib.ExitStack) -> MqttConfig:
     if not mqtt.embedded:
         return mqtt
     broker = closing.enter_context(EmbeddedBroker(mqtt.port))
-    _log.warning("embedded broker on %s:%d: for demonstrations, it keeps nothing", broker.host, broker.port)
+    _log.warning("broker_embedded: on %s:%d: for demonstrations, it keeps nothing", broker.host, broker.port)
     return msgspec.structs.replace(mqtt, host=broker.host, port=broker.port)

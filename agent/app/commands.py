@@ -168,7 +168,7 @@ class Commands:
         elif isinstance(error, WeldwatchError):
             self._refuse(name, identity, str(error), answer)
         else:
-            _log.error("command %s: unexpected %r", name, error, exc_info=error)
+            _log.error("command_failed: %s: unexpected %r", name, error, exc_info=error)
             self._refuse(name, identity, "a fault of the agent; its log has the cause", answer)
 
     def _accept(self, name: str, identity: Id, outcome: Outcome, answer: Answer) -> None:
@@ -182,7 +182,7 @@ class Commands:
 
     def _refusal(self, name: str, identity: Id, error: str) -> bytes:
         self._health.count("commands_refused")
-        _log.warning("command %s refused: %s", printable(name)[:80], error)
+        _log.warning("command_refused: %s: %s", printable(name)[:80], error)
         return self._said(name, identity, {"ok": False, "error": error})
 
     def _said(self, name: str, identity: Id, outcome: dict[str, Any]) -> bytes:

@@ -184,7 +184,7 @@ class Jobs:
             self._not_later_than(change.at)
             self._take(change)
         if torn:
-            _log.warning("%s: %d damaged lines are passed over", self._path, torn)
+            _log.warning("jobs_damaged: %s: %d damaged lines are passed over", self._path, torn)
         if torn or len(lines) > KEEP or not lines[-1:] or not lines[-1].endswith(b"\n"):
             self._compact()
 

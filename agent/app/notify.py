@@ -46,4 +46,4 @@ class Notify:
                 to.settimeout(_SEND_S)
                 to.sendto(message.encode("utf-8", "replace"), name)
         except OSError as error:
-            _log.warning("the service manager does not hear us at %s: %s", self._address, error)
+            _log.warning("manager_deaf: the service manager does not hear us at %s: %s", self._address, error)

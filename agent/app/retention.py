@@ -101,8 +101,12 @@ class Retention:
                 if self._stop.is_set():
                     return
                 expected = isinstance(error, (RetryError, OSError))
-                said = "retention_delayed: %s; nothing is removed meanwhile, tried again in %g s"
-                _log.warning(said, error or repr(error), _AGAIN_S, exc_info=None if expected else error)
+                _log.warning(
+                    "retention_delayed: %s; nothing is removed meanwhile, tried again in %g s",
+                    error or repr(error),
+                    _AGAIN_S,
+                    exc_info=None if expected else error,
+                )
                 pause = _AGAIN_S
             self._stop.wait(pause)
 

@@ -21,7 +21,8 @@ def add_to(commands: Any) -> None:
                          "config/agent.yaml")  # fmt: skip
     command.add_argument("--once", action="store_true", help="inspect what is there, deliver, end; waits 10 s for a "
                          "broker, exit code 1 if anything stays undelivered")  # fmt: skip
-    command.add_argument("--log", choices=("text", "json"), default="text", help="form of the log lines (default text)")
+    command.add_argument("--log", choices=("text", "json"), help="form of the log lines (default: json in the journal, "
+                         "text elsewhere)")  # fmt: skip
     command.add_argument("--watchdog", metavar="SECONDS", type=_limit, help="end with exit code 1, to be started "
                          "again, when a step of the work takes longer; default: half of systemd's WatchdogSec, or "
                          "off")  # fmt: skip
@@ -43,7 +44,7 @@ def work(options: argparse.Namespace) -> int:
     """Run until stopped."""
     from agent import config, logs
 
-    logs.set_up(as_json=options.log == "json", verbose=options.verbose)
+    logs.set_up(as_json=None if options.log is None else options.log == "json", verbose=options.verbose)
     settings = config.load(config.find(options.config))
 
     from agent.app.places import enter_state

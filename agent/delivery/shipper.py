@@ -92,7 +92,9 @@ class Shipper:
                     return
             except Exception as error:  # noqa: BLE001  # a fault of ours must not end the thread and strand the results
                 if self._failures == 0:
-                    _LOG.error("%s: unexpected %r; kept and tried again", self._sink.name, error, exc_info=True)
+                    _LOG.error(
+                        "delivery_fault: %s: unexpected %r; kept and tried again", self._sink.name, error, exc_info=True
+                    )
                 if not self._pause(f"unexpected {error!r}"):
                     return
             else:
@@ -131,7 +133,7 @@ class Shipper:
         self._ledger.bury(self._sink.name, stored, reason)
         self._health.count(f"{self._sink.name}_dead_letters")
         _LOG.error(
-            "%s refuses result %s (sequence %d, %s): %s; kept as a dead letter, see `weldwatch outbox status`",
+            "dead_letter: %s refuses result %s (sequence %d, %s): %s; kept, see `weldwatch outbox status`",
             self._sink.name, stored.result_id, stored.sequence, stored.image_name, reason,
         )  # fmt: skip
         self._tell_moved()

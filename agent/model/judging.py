@@ -49,7 +49,9 @@ class Sign:
             self._handle = os.open(state / "bundles" / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._handle, fcntl.LOCK_EX)  # a reader holds it for moments only
         except OSError as error:
-            _log.warning("%s: %s; weldwatch bundle list cannot show what judges", error.filename, error.strerror)
+            _log.warning(
+                "judging_untold: %s: %s; weldwatch bundle list cannot show what judges", error.filename, error.strerror
+            )
 
     def show(self, judging: Judging) -> None:
         """Say what judges from now on."""
@@ -58,7 +60,7 @@ class Sign:
         try:
             os.ftruncate(self._handle, os.pwrite(self._handle, msgspec.json.encode(judging), 0))
         except OSError as error:
-            _log.warning("%s: %s; it shows what judged before", _NAME, error.strerror)
+            _log.warning("judging_untold: %s: %s; it shows what judged before", _NAME, error.strerror)
 
     def close(self) -> None:
         """The agent ends."""

@@ -136,7 +136,7 @@ class FolderSource:
 
     def _pause(self, error: RetryError, stop: threading.Event) -> None:
         if not self._paused:
-            _log.warning("source %s: waiting, images stay where they are: %s", self.name, error)
+            _log.warning("source %s: folder_waiting: images stay where they are: %s", self.name, error)
         self._paused = True
         stop.wait(PAUSE_S)
         self._next_scan = 0.0  # what was met or heard of meanwhile is met again
@@ -156,7 +156,10 @@ class FolderSource:
             self._health.count("watch_overflow")
             if self._next_scan > self._soonest_scan:
                 self._next_scan = self._soonest_scan
-                _log.warning("source %s: more files at once than the kernel reports; scanning the folder", self.name)
+                _log.warning(
+                    "source %s: watch_overflow: more files at once than the kernel reports; scanning the folder",
+                    self.name,
+                )
         if heard.root_lost:
             self._next_scan = 0.0
         for folder in heard.folders:

@@ -47,9 +47,11 @@ class Notes:
             return
         self._said.add(path)
         if len(self._said) > LIMIT:
-            _log.warning("source %s: %d files were warned of; further ones are not named", self._source, LIMIT)
+            _log.warning(
+                "source %s: odd_entries: %d files were warned of; further ones are not named", self._source, LIMIT
+            )
             return
-        _log.warning("source %s: %s: %s", self._source, readable_name(path), what)
+        _log.warning("source %s: odd_entry: %s: %s", self._source, readable_name(path), what)
 
     def odd(self, path: bytes, facts: os.stat_result) -> None:
         """An entry under an image's name that is no regular file: said and counted, once."""
@@ -68,8 +70,8 @@ class Notes:
         kind = f"*.{readable_name(suffix)}" if suffix else "without a suffix"
         last = "; further suffixes are not named" if len(self._suffixes) == SUFFIXES else ""
         _log.warning(
-            "source %s: files %s are not inspected, as no pattern matches them, the first is %s; are they images, add "
-            "them to patterns%s",
+            "source %s: suffixes_unmatched: files %s are not inspected, as no pattern matches them, the first is %s; "
+            "are they images, add them to patterns%s",
             self._source, kind, readable_name(path), last,
         )  # fmt: skip
 

@@ -157,7 +157,8 @@ class Watching:
         remote, self.remote = self.remote, is_remote(self._root)
         if self.remote and not remote:
             _log.warning(
-                "source %s: %s is a network mount, which reports no new files; looking every %g s instead (rescan_s)",
+                "source %s: folder_polled: %s is a network mount, which reports no new files; "
+                "looking every %g s instead (rescan_s)",
                 self._source, readable_name(self._root), self._rescan_s,
             )  # fmt: skip
 

@@ -6,6 +6,7 @@ A part that is only known at run time (a source's name) is a ``*``.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -70,6 +71,25 @@ def problem_codes() -> set[str]:
         if path.name != "health.py"
         for call in _calls(module, "raise_problem")
     }
+
+
+def log_codes() -> set[str]:
+    """What every WARNING and ERROR of the log leads with, after the source where there is one."""
+    found = set()
+    for path, module in _modules():
+        for call in _calls(module, "warning", "error", "exception"):
+            if not isinstance(call.func, ast.Attribute) or _last(call.func.value).lower() != "_log":
+                continue
+            where = f"{path.relative_to(ROOT)}:{call.lineno}"
+            template, arguments = _pattern(call.args[0], module, where), call.args[1:]
+            if template.startswith("source %s: "):
+                template, arguments = template.removeprefix("source %s: "), arguments[1:]
+            if template.startswith("%s: "):
+                template = f"{_pattern(arguments[0], module, where)}: "
+            code = re.match(r"([a-z*][a-z_*]*)(:\S+)?: ", template)
+            assert code, f"{where}: {template!r} does not begin with a code that operations.md could explain"
+            found.add(code[1])
+    return found
 
 
 def counters() -> set[str]:

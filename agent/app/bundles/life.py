@@ -158,7 +158,7 @@ class Bundles:
         except RetryError:
             pass  # the agent stops
         except Exception:  # noqa: BLE001  # the thread's last line: logged whole, the line goes on as it is
-            _log.exception("a fault while taking up a bundle; %s goes on", self.loaded.name)
+            _log.exception("bundle_fault: while taking up a bundle; %s goes on", self.loaded.name)
         finally:
             self._changing.release()
 
@@ -251,7 +251,7 @@ class Bundles:
         where = f"{facts.variant}" if loaded.model.device == CPU else f"{facts.variant} on {loaded.model.device}"
         _log.info("bundle %s (%s): self-test passed, %s%s", loaded.name, where, tested, signed)
         if loaded.notice:
-            _log.warning("bundle %s: %s", facts.name, loaded.notice)
+            _log.warning("bundle_notice: %s: %s", facts.name, loaded.notice)
 
     def _say(self, wanted: str | None = None, problem: str | None = None) -> None:
         facts = self.loaded.model.facts
@@ -271,4 +271,4 @@ class Bundles:
             try:
                 tidy(self.trust.engines)
             except OSError as error:
-                _log.warning("%s: %s; old engines stay", error.filename, error.strerror)
+                _log.warning("engines_not_tidied: %s: %s; old engines stay", error.filename, error.strerror)

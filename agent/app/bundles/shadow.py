@@ -155,7 +155,9 @@ class Shadow:
             self._quiet_until = None
         except OSError as error:
             if self._quiet_until is None:
-                _log.warning("%s: %s; lines of the shadow are left out", self._log.folder, error.strerror)
+                _log.warning(
+                    "shadow_unwritten: %s: %s; lines of the shadow are left out", self._log.folder, error.strerror
+                )
             self._quiet_until = now + _TRIED_AGAIN_S
             self._health.count("shadow_unwritten")
 

@@ -237,7 +237,9 @@ class Connection:
                 )
             )
         except Exception:  # noqa: BLE001  # it would end paho's thread and leave the connection neither up nor ended
-            _LOG.exception("a message on %s is passed over because of a fault of ours", self.settings.address)
+            _LOG.exception(
+                "message_fault: a message on %s is passed over because of a fault of ours", self.settings.address
+            )
 
     def _finish(self, end: End) -> None:
         with self._lock:

@@ -84,7 +84,7 @@ class Inbox:
             return
         if len(name) > _NAME:
             self._health.count("commands_refused")
-            _LOG.warning("command %s… refused: no command has so long a name", printable(name[:_NAME]))
+            _LOG.warning("command_refused: %s…: no command has so long a name", printable(name[:_NAME]))
             return
         answer = partial(self._answer, self._reply_topic(name, message), message.correlation)
         if not message.retained:
@@ -179,7 +179,9 @@ class Inbox:
         if not connection.takes(topic, payload, note):
             self._health.count("answers_dropped")
             size, limit = len(payload), connection.max_packet
-            _LOG.warning("an answer of %d bytes on %s is dropped: the broker takes %d", size, topic, limit)
+            _LOG.warning(
+                "answer_dropped: an answer of %d bytes on %s is dropped: the broker takes %d", size, topic, limit
+            )
             return
         sent = connection.publish(topic, payload, note=note)
         sent.wait(_ANSWER_S)

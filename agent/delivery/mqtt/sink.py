@@ -76,8 +76,8 @@ class MqttSink:
         """Begin to connect."""
         if self._says_nothing_of_refusals:
             _LOG.warning(
-                "mqtt.protocol is 3.1.1: a broker that refuses a result cannot say so, and it counts as delivered; "
-                "use 5 where the broker speaks it"
+                "protocol_limits: mqtt.protocol is 3.1.1: a broker that refuses a result cannot say so, and it counts "
+                "as delivered; use 5 where the broker speaks it"
             )
         if self._inbox is not None:
             self._inbox.start()

@@ -191,7 +191,7 @@ class Feed:
         elif broken or cleared:
             self._health.count("camera_gaps")
             self._health.count("camera_gap_s", max(1, round(gap_s)))
-            _log.warning("camera %s: frames again, after a gap of %.1f s: %s", self.name, gap_s, self._cause)
+            _log.warning("camera_gap: %s: frames again, after a gap of %.1f s: %s", self.name, gap_s, self._cause)
         self._cause = "no frame comes, no error either"
         if not cleared:
             self._health.changed()

@@ -294,7 +294,7 @@ def test_a_gap_is_reported_and_what_was_read_before_it_is_not_handed_on(watch: A
     assert running.health.problems() == {}
     assert (running.counter("camera_gaps"), running.counter("camera_gap_s")) == (1, 1)
     (line,) = [one.getMessage() for one in caplog.records if "gap" in one.getMessage()]
-    assert line.startswith("camera torch: frames again, after a gap of ")
+    assert line.startswith("camera_gap: torch: frames again, after a gap of ")
     assert line.endswith(" s: cable pulled")
 
 

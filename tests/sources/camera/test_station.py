@@ -108,7 +108,7 @@ def test_every_kind_of_camera_at_its_rate_and_after_a_stall_of_ten_seconds(tmp_p
         said = station.log.read_text()
     assert {result["evaluation"] for result in results} == {"OK", "NotOK"}
     for name in names:
-        assert re.search(rf"camera {name}: frames again, after a gap of 1\d\.\d s: ", said), said
+        assert re.search(rf"camera_gap: {name}: frames again, after a gap of 1\d\.\d s: ", said), said
         quiet = [one for one in of(results, name) if began + 1 < monotonic_of(one) < back]
         assert quiet == []
     for name in ("rtsp", "mjpeg"):
