@@ -228,12 +228,12 @@ def _show_replays(again: Sequence[Again]) -> None:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from agent.logs import printable
 
-    table = Table(*heads, box=None, pad_edge=False)
+    table = Table(Column(heads[0], no_wrap=True), *heads[1:], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
     return table

@@ -1,4 +1,4 @@
-"""``weldwatch outbox status`` as people and machines call it."""
+"""``weldwatch outbox`` as people and machines call it."""
 
 from __future__ import annotations
 
@@ -70,3 +70,50 @@ def test_no_ledger_is_one_line(config: Path) -> None:
     done = weldwatch("outbox", "status", "--config", config)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "no ledger here" in done.stderr
+
+
+# --- a span of time again ---
+
+
+@pytest.fixture
+def with_broker(config: Path) -> Path:
+    config.write_text(config.read_text() + "mqtt: {host: broker.example}\n")
+    return config
+
+
+def test_a_wish_is_written_down_shown_and_cancelled(with_broker: Path) -> None:
+    done = weldwatch("outbox", "replay", "--since", "2026-11-22", "--config", with_broker, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["sink"], told["since"], told["results"]) == ("mqtt", "2026-11-22T00:00:00.000Z", 3)
+    (shown,) = json.loads(weldwatch("outbox", "status", "--config", with_broker, "--json").stdout)["replays"]
+    assert (shown["replay"], shown["sent"], shown["results"]) == (told["replay"], 0, None)
+    assert told["replay"] in weldwatch("outbox", "status", "--config", with_broker).stdout
+    done = weldwatch("outbox", "cancel", told["replay"], "--config", with_broker)
+    assert (done.returncode, done.stdout) == (0, f"replay {told['replay']} is cancelled\n")
+    assert json.loads(weldwatch("outbox", "status", "--config", with_broker, "--json").stdout)["replays"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--since", "whenever"), "--since: found 'whenever'; use for example 2h"),
+        (("--since", "2h", "--until", "soon"), "--until: found 'soon'; use for example 2h"),
+        (("--since", "2026-11-23", "--until", "2026-11-22"), "is not before until 2026-11-22T00:00:00.000Z"),
+        (("--since", "2026-11-20", "--until", "2026-11-21"), f"no result in the ledger was made from 2026-11-20T00:00:"
+         f"00.000Z to 2026-11-21T00:00:00.000Z; it begins at {CREATED}"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(with_broker: Path, words: tuple[str, ...], said: str) -> None:
+    done = weldwatch("outbox", "replay", *words, "--config", with_broker)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert said in done.stderr
+
+
+def test_without_a_broker_or_such_a_replay(config: Path) -> None:
+    done = weldwatch("outbox", "replay", "--since", "2h", "--config", config)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "mqtt: missing; there is no broker to send anything to again" in done.stderr
+    done = weldwatch("outbox", "cancel", "../x", "--config", config)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "no replay '../x' waits; waiting: none" in done.stderr
