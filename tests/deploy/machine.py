@@ -1,0 +1,108 @@
+"""A bare Debian with its own systemd, in a folder: what an integrator's PC is before weldwatch comes to it.
+
+    debootstrap ─once a checkout─▶ .cache/debian-<suite>.tar ─unpack─▶ folder ─systemd-nspawn─▶ a machine that runs
+
+Invariants: it has no network but its own loopback, so whatever installs there installs offline; commands enter it by
+its first process, as root. Needs root here, too.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.support.station import until
+
+CHECKOUT = Path(__file__).parents[2]
+SUITE = "bookworm"
+PACKAGES = "python3-venv,systemd,systemd-sysv,dbus"
+
+
+def base() -> Path:
+    """The bare system as a tar file, made where it is missing (about a minute, and it needs the distribution's mirror)."""
+    cached = CHECKOUT / ".cache" / f"debian-{SUITE}.tar"
+    if not cached.exists():
+        work = CHECKOUT / ".cache" / "debootstrap"
+        subprocess.run(["rm", "-rf", str(work)], check=True)
+        work.mkdir(parents=True)
+        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(work))
+        subprocess.run(["rm", "-rf", *map(str, (work / "var/cache/apt/archives").glob("*.deb"))], check=True)
+        made = cached.with_suffix(f".{os.getpid()}")
+        run("tar", "-C", str(work), "-cf", str(made), ".")
+        made.rename(cached)
+        subprocess.run(["rm", "-rf", str(work)], check=True)
+    return cached
+
+
+def run(*command: str) -> str:
+    """Run to its end; what it said on stdout. What it said at all, when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+class Machine:
+    """``with Machine(folder) as machine``: booted on entry, switched off on leaving."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True)
+        run("tar", "-C", str(root), "-xf", str(base()))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    def __enter__(self) -> Machine:
+        command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--console=pipe",
+                   "--directory", str(self.root), "--boot"]  # fmt: skip
+        with (self.root.parent / "console.log").open("wb") as console:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
+        self._leader = until(self._first_process, "the machine's first process")
+        until(lambda: self.sh("systemctl is-system-running", check=False).stdout.strip() in ("running", "degraded"),
+              "the machine to boot", 60)  # fmt: skip
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        assert self._process is not None
+        try:
+            self.sh("systemctl poweroff --force", check=False)
+            self._process.wait(30)
+        finally:
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+
+    def _first_process(self) -> int:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.root.parent / "console.log").read_text(errors="replace")
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for child in children:
+            if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
+                return int(child)
+        return 0
+
+    def sh(self, script: str, *, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a script of the shell in the machine, as root and with a bare environment."""
+        enter = ["nsenter", "--target", str(self._leader), "--all", "env", "-i", "HOME=/root", "LANG=C.UTF-8",
+                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "sh", "-euc", script]  # fmt: skip
+        done = subprocess.run(enter, capture_output=True, text=True, timeout=timeout, check=False)
+        assert not check or done.returncode == 0, f"{script}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done
+
+    def told(self, unit: str, *names: str) -> dict[str, str]:
+        """Properties of a unit, as its systemd tells them."""
+        shown = self.sh(f"systemctl show {unit} -p {','.join(names)}").stdout
+        return dict(line.split("=", 1) for line in shown.splitlines())
+
+    def wait_active(self, unit: str) -> None:
+        """Until the unit has said READY=1."""
+        until(lambda: self.sh(f"systemctl is-active {unit}", check=False).stdout.strip() == "active",
+              f"{unit} to be active", 60)  # fmt: skip
+
+    def results(self, folder: str = "var/lib/weldwatch/results") -> list[dict[str, Any]]:
+        """The results in the machine's daily logs, in their order."""
+        import json
+
+        days = sorted((self.root / folder).glob("*.jsonl"))
+        return [json.loads(line) for day in days for line in day.read_bytes().splitlines()]
