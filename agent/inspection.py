@@ -211,6 +211,8 @@ class Inspector:
             _log.warning("not_decidable: %s: %s %s", frame.name, reason.code, why)
         if result.probability is not None:
             self.inference_ms.append(result.timing_ms.inference)
+        for onlooker in self._onlookers:
+            onlooker(frame, result)
         return result
 
     def _commit(self, judged: Sequence[Entry]) -> bool:

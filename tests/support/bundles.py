@@ -40,6 +40,29 @@ def brightness_graph(size: int = 128, classes: int = 2, input_name: str = "input
     return bytes(model.SerializeToString())
 
 
+def failing_graph(limit: float = 0.95) -> bytes:
+    """As ``brightness_graph``, but the runtime fails on pictures whose mean gray level is above ``limit``.
+
+    The mean becomes an index into a table that has no row for it.
+    """
+    model = onnx.load_from_string(brightness_graph())
+    nodes, graph = list(model.graph.node), model.graph
+    del graph.node[:]
+    ahead = [
+        helper.make_node("Greater", ["defect", "limit"], ["above"]),
+        helper.make_node("Cast", ["above"], ["row"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "row"], ["nought"], axis=0),
+        helper.make_node("Add", ["defect", "nought"], ["checked"]),
+    ]
+    for node in nodes[2:]:
+        node.input[:] = ["checked" if name == "defect" else name for name in node.input]
+    graph.node.extend([*nodes[:2], *ahead, *nodes[2:]])
+    graph.initializer.append(helper.make_tensor("limit", TensorProto.FLOAT, [1], [limit]))
+    graph.initializer.append(helper.make_tensor("table", TensorProto.FLOAT, [1], [0.0]))
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
 def png(gray: np.ndarray) -> bytes:
     """Encode uint8 gray levels."""
     buffer = io.BytesIO()

@@ -86,7 +86,8 @@ class _Rate:
         kinds[1, 1] += self.alone[0]
         kinds[0, 1] += self.alone[1] - self.alone[0]
         low, high = _bootstrap(kinds) if self.parts else wilson(hits, frames)
-        return Interval(hits, frames, hits / frames, low, high)
+        share = hits / frames
+        return Interval(hits, frames, share, min(low, share), max(high, share))
 
 
 def wilson(hits: int, among: int) -> tuple[float, float]:
@@ -104,8 +105,7 @@ def _bootstrap(kinds: Counter[tuple[int, int]]) -> tuple[float, float]:
     shares = np.array(list(kinds.values()), dtype=np.float64) / parts
     drawn = np.random.default_rng(parts).multinomial(parts, shares, size=_DRAWS) @ counts
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    share = float((shares @ counts[:, 0]) / (shares @ counts[:, 1]))
-    return float(min(low, share, wilson(parts, parts)[0])), float(max(high, share, wilson(0, parts)[1]))
+    return float(min(low, wilson(parts, parts)[0])), float(max(high, wilson(0, parts)[1]))
 
 
 def lines(folder: Path, since: str = "") -> Iterator[Line]:
