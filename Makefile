@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check training demo-bundle schemas lock clean
+.PHONY: help demo test check training demo-bundle docs matrix sbom audit schemas lock clean
 help:
 	@echo 'make demo         install into .venv and run the whole station for a moment'
 	@echo 'make test         install what the tests need and run everything: lint, types, import law, tests'
 	@echo 'make training     install weldwatch-train (TensorFlow) into .venv'
 	@echo 'make demo-bundle  train the shipped demo bundle anew: [WEIGHTS=path/to/imagenet.h5]'
 	@echo 'make check        lint, types and import law only'
+	@echo 'make docs         the documentation as a site, in build/site'
+	@echo 'make matrix       the agent'"'"'s tests on each supported Python that is here'
+	@echo 'make sbom         the bill of materials of a station, in build/sbom'
+	@echo 'make audit        locks and licences; then, over the network, known weaknesses'
 	@echo 'make schemas      write the JSON Schemas anew'
 	@echo 'make lock         write the lock files anew'
 
@@ -59,6 +63,25 @@ $(VENV)/.%: $(VENV)/bin/python pyproject.toml locks/*-$(PY_VERSION).txt
 	$(BIN)/pip install --quiet --require-hashes -r locks/$*-$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+docs: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'open build/site/index.html; it needs no server and no network'
+
+# Beside the environment for tests: what each Python needs is in its own, below build/matrix. MATRIX='--quick', '--all', …
+matrix: $(VENV)/.test system-packages
+	$(BIN)/python tests/compatibility/matrix.py $(MATRIX)
+
+sbom: $(VENV)/.test
+	$(BIN)/python -m locks.sbom
+
+# The first part needs no network and is in `make test`; the second asks PyPI about each locked version.
+audit: $(VENV)/.test
+	$(BIN)/pytest -q tests/locks
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --require-hashes -r locks/audit-$(PY_VERSION).txt
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip --progress-spinner off \
+		-r locks/demo-$(PY_VERSION).txt -r locks/training-$(PY_VERSION).txt
 
 schemas: $(VENV)/.test
 	$(BIN)/python config/schemas/generate.py

@@ -24,7 +24,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 ROOT = Path(__file__).resolve().parents[2]
 #: What every Python runs in the test command: a verdict is the same, and what is stored and sent is read again.
 QUICK = ("tests/bundle", "tests/model", "tests/ledger", "tests/cli", "tests/test_image.py", "tests/test_schemas.py")
-OTHERS = ("tests/training", "tests/docs", "tests/compatibility")
+OTHERS = ("tests/training", "tests/docs", "tests/locks", "tests/compatibility")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import ROOT
+from tests.support import toml
 from tests.support.bundles import flat_png
 from tests.support.mosquitto import Mosquitto
 from tests.support.station import Station, until
@@ -355,9 +356,7 @@ def test_the_ignition_script_stores_each_result_once_and_logs_gaps(results: list
 
 
 def test_telegraf_reads_fields_that_a_result_has(results: list[dict[str, Any]]) -> None:
-    import tomllib
-
-    settings = tomllib.loads((EXAMPLES / "telegraf.toml").read_text(encoding="utf-8"))
+    settings = toml.load(EXAMPLES / "telegraf.toml")
     (source,) = settings["inputs"]["mqtt_consumer"]
     assert (source["persistent_session"], source["qos"]) == (True, 1)
     (reading,) = source["json_v2"]
