@@ -100,7 +100,8 @@ def run(python: str, executable: Path, place: Path, words: Sequence[str], *, qui
         return Run(python, python, tests=f"not run: {error.cmd[1:4]} failed")
     version = _said([binaries / "python", "-c", "import platform; print(platform.python_version())"]).strip()
     self_test = shipped_bundle(binaries)
-    chosen = [*QUICK, "-m", "not slow"] if quick else ["tests", *(f"--ignore={one}" for one in OTHERS)]
+    chosen = [*QUICK] if quick else ["tests", *(f"--ignore={one}" for one in OTHERS)]
+    chosen += ["-m", "not training and not slow" if quick else "not training"]
     command = [binaries / "pytest", "-q", "-p", "no:cacheprovider", *chosen, *words]
     tests = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
     print(tests.stdout, end="", flush=True)

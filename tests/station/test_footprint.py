@@ -65,6 +65,7 @@ def test_first_result_within_a_second_of_a_cold_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.training
 @pytest.mark.parametrize(("variant", "limit_mb"), [("fp32", 140), ("int8", 105)])
 def test_resident_memory_with_a_mobilenet_of_alpha_1(tmp_path: Path, variant: str, limit_mb: float) -> None:
     bundle = tmp_path / f"alpha1-{variant}.pipeline"
