@@ -7,40 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.camera_process import CameraProcess
 
-class GigeCamera:
+
+class GigeCamera(CameraProcess):
     """Sends 512×512 gray at 25 frames a second to whoever controls it."""
 
     url = "aravis:127.0.0.1"
     fps = 25
 
     def __init__(self) -> None:
-        command = ["arv-fake-gv-camera-0.8", "-i", "127.0.0.1"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def pause(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        super().__init__("arv-fake-gv-camera-0.8", "-i", "127.0.0.1")
 
 
-@contextlib.contextmanager
-def gige_camera() -> Iterator[GigeCamera]:
-    camera = GigeCamera()
-    try:
-        yield camera
-    finally:
-        camera.stop()
+def gige_camera() -> contextlib.AbstractContextManager[GigeCamera]:
+    """For a ``with``."""
+    return contextlib.closing(GigeCamera())
 
 
 def simulated_producer() -> Path:

@@ -21,8 +21,8 @@ from agent.errors import UsageError
 from agent.sources.camera.build import grabber_of
 from tests.support.gige import gige_camera, simulated_producer
 from tests.support.mjpeg import mjpeg_camera
-from tests.support.mosquitto import Listener, Mosquitto
-from tests.support.rtsp import free_port, rtsp_camera
+from tests.support.mosquitto import Listener, Mosquitto, free_port
+from tests.support.rtsp import rtsp_camera
 from tests.support.stamp import age_s
 from tests.support.station import Station, until, weldwatch
 
@@ -61,14 +61,24 @@ def of(results: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [result for result in results if result["image"]["source"] == name]
 
 
+def states(status: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one["state"] for one in status["sources"]}
+
+
 def rates(results: list[dict[str, Any]]) -> list[float]:
     """Frames a second over each window of 15 frames: a busy machine holds up a server now and then, not always."""
     times = [monotonic_of(result) for result in results]
     return [14 / (last - first) for first, last in zip(times, times[14:], strict=False)]
 
 
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "broker") as broker:
+        yield broker
+
+
 @pytest.mark.slow
-def test_every_kind_of_camera_at_its_rate_and_after_a_stall_of_ten_seconds(tmp_path: Path) -> None:
+def test_every_kind_of_camera_at_its_rate_and_after_a_stall_of_ten_seconds(tmp_path: Path, broker: Mosquitto) -> None:
     with contextlib.ExitStack() as cameras:
         rtsp = cameras.enter_context(rtsp_camera())
         mjpeg = cameras.enter_context(mjpeg_camera())
@@ -80,7 +90,9 @@ def test_every_kind_of_camera_at_its_rate_and_after_a_stall_of_ten_seconds(tmp_p
             source("film", str(film(tmp_path / "film.avi", 6)), fps=FPS["film"]),
             source("viky", "genicam:VikyTL_DEV_red", producer=str(simulated_producer()), fps=FPS["viky"]),
         ]
-        station = Station(tmp_path, sources=sources)
+        station = Station(tmp_path, sources=sources, mqtt={"host": "127.0.0.1", "port": broker.port})
+        status = cameras.enter_context(Listener(broker.port, f"{station.topic}/status"))
+        health = cameras.enter_context(Listener(broker.port, f"{station.topic}/health"))
         with station.running():
             until(lambda: all(len(of(station.lines(), name)) >= 28 for name in FPS), "28 frames of each camera", 40)
             for name, asked in FPS.items():
@@ -92,7 +104,7 @@ def test_every_kind_of_camera_at_its_rate_and_after_a_stall_of_ten_seconds(tmp_p
                 camera.pause()
             began = time.monotonic()
             names = ("rtsp", "mjpeg", "gige")
-            until(lambda: all(f"camera_stalled: {name}" in station.log.read_text() for name in names), "stalled", 8)
+            status.until(lambda all_: dict.fromkeys(names, "stalled").items() <= states(all_[-1]).items(), 8)
             time.sleep(max(0.0, began + STALL_S - time.monotonic()))  # the stall's length is the test
             for camera in stalled:
                 camera.go_on()
@@ -104,8 +116,11 @@ def test_every_kind_of_camera_at_its_rate_and_after_a_stall_of_ten_seconds(tmp_p
             )
             until(lambda: all(len([r for r in of(station.lines(), n) if monotonic_of(r) > back]) >= 10 for n in names),
                   "ten frames of each", 10)  # fmt: skip
+            status.until(lambda all_: dict.fromkeys(names, "streaming").items() <= states(all_[-1]).items(), 5)
+            health.until(lambda all_: all_[-1]["counters"].get("camera_gaps", 0) >= len(names), 15)
         results = station.lines()
         said = station.log.read_text()
+    assert health.json()[-1]["counters"]["camera_gap_s"] >= len(names) * (STALL_S - 1)
     assert {result["evaluation"] for result in results} == {"OK", "NotOK"}
     for name in names:
         assert re.search(rf"camera_gap: {name}: frames again, after a gap of 1\d\.\d s: ", said), said
@@ -133,12 +148,6 @@ def nowhere(tmp_path: Path) -> dict[str, Any]:
             source("film", str(tmp_path / "none.avi")),
         ]
     }
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path / "broker") as broker:
-        yield broker
 
 
 @pytest.mark.slow
