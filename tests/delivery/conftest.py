@@ -13,6 +13,7 @@ from agent.health import Health
 from agent.ledger import Ledger
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_station import Station
+from tests.support.sparkplug_station import SparkplugStation, StartSparkplug
 
 
 @pytest.fixture
@@ -35,6 +36,20 @@ def station(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def start(port: int | None, **config: Any) -> Station:
         stations.append(Station(ledger, port, **config))
+        return stations[-1]
+
+    yield start
+    for one in stations:
+        one.stop()
+
+
+@pytest.fixture
+def sparkplug(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartSparkplug]:
+    monkeypatch.setattr("agent.delivery.sparkplug.node._BACKOFF_S", (0.05, 0.5))
+    stations: list[SparkplugStation] = []
+
+    def start(port: int, **changes: Any) -> SparkplugStation:
+        stations.append(SparkplugStation(ledger, tmp_path, port, **changes))
         return stations[-1]
 
     yield start

@@ -47,6 +47,12 @@ class Wire:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
+    def break_off(self) -> None:
+        """End all connections; new ones are taken."""
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
     def __enter__(self) -> Wire:
         self._thread.start()
         return self

@@ -127,11 +127,11 @@ class EdgeNode:
                 raise
         finally:
             self._set(None)
-            if not session.connection.ended.is_set():
+            end = session.connection.end
+            if end is None:
                 session.farewell()
             session.connection.join()
-        end = session.connection.end
-        if end is not None and end.by_broker:
+        if end is not None:
             raise RetryError(f"broker {settings.address} {end.text}")
 
     def _tend(self, session: Session) -> None:

@@ -75,7 +75,7 @@ class Session:
         self.host = PrimaryHost(host_id)
         self._names, self._count, self._memory, self._clock = names, count, memory, clock
         self._born_at: float | None = None  # monotonic
-        self._wanted = self._broken = self._leaving = self._swallowed = False
+        self._announced = self._wanted = self._broken = self._leaving = self._swallowed = False
         self._seq = self._boundary = self._back = 0
         self._known: Mapping[str, Value] = {}
         self._flying: deque[tuple[bytes, bool]] = deque()  # and whether it counts in ``_back``
@@ -111,6 +111,7 @@ class Session:
             newest = self._memory.newest()
             present = metrics.datum(newest.body) if newest else None
             self._memory.learn(present.labels if present else ())
+            self._announced = True
             self._put(self._names.of_node("NBIRTH"), self._controls(now))
             self._settle(0)
             self._put(self._names.of_device("DBIRTH"), metrics.births(self._memory.labels, present, now))
@@ -143,12 +144,12 @@ class Session:
         """Say that device and node go, and disconnect so that the broker says it as well."""
         self.leave()
         with self.lock:
-            born = self._born_at is not None
-            if born and not self.connection.ended.is_set():
+            if self._born_at is not None:
                 gone = payload([], self._now(), self._seq)
                 self.connection.publish(self._names.of_device("DDEATH"), gone, qos=0, note=_BYTES)
+            if self._announced:
                 self.connection.publish(self._names.of_node("NDEATH"), self._death(), note=_BYTES).wait(_ANSWER_S)
-            self.connection.goodbye(with_will=born)
+            self.connection.goodbye(with_will=self._announced)
 
     def _controls(self, now: int) -> list[bytes]:
         return [
