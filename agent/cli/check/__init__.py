@@ -1,0 +1,85 @@
+"""``weldwatch check``: the doctor. Tries everything that a configuration names, and says what to do about the rest.
+
+station  bundle, folders, cameras
+machine  disk, its endurance, clock, inotify, watchdog
+network  broker, Sparkplug, webhook, certificates, metrics
+
+Invariants: changes nothing, may run beside the agent, and tries as the user that the agent runs as.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.cli.check.finding import Finding
+    from agent.config import AgentConfig
+
+
+def add_to(commands: Any) -> None:
+    """Describe the command."""
+    command: argparse.ArgumentParser = commands.add_parser(
+        "check",
+        help="validate the configuration and try everything it names",
+        description="Validate the configuration and try everything it names: bundle with its self-test, folders, "
+        "cameras, disks, clock, broker, certificates, ports. Changes nothing; the agent may run. Started by root it "
+        "tries as the user who owns the state folder. Exit code 1 if something failed, 2 if the configuration itself "
+        "is wrong; warnings are no failure.",
+    )
+    command.add_argument("--config", metavar="FILE", help="default: as for run")
+    command.add_argument("--json", action="store_true", help="findings as one JSON object")
+    command.set_defaults(work=work)
+
+
+def work(options: argparse.Namespace) -> int:
+    """Run all checks, show each as it is done."""
+    from dataclasses import asdict
+
+    from agent import config
+    from agent.cli.check.finding import show
+
+    path = config.find(options.config)
+    settings = config.load(path)
+    findings = []
+    for finding in examine(settings, str(path)):
+        findings.append(finding)
+        if not options.json:
+            show(finding)
+    failed = any(finding.state == "failed" for finding in findings)
+    if options.json:
+        print(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}))
+    return 1 if failed else 0
+
+
+def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
+    """Every finding, as it is made. ``UsageError``: the state folder is a newer weldwatch's."""
+    import os
+    from pathlib import Path
+
+    from agent.app.places import enter_state
+    from agent.cli.check import machine, network, station
+    from agent.cli.check.finding import Finding
+
+    yield Finding("configuration", "ok", f"{path} is valid")
+    before = os.geteuid()
+    enter_state(Path(settings.state))
+    yield station.user(before, path)
+    for trial in (
+        station.bundle,
+        station.folders,
+        station.cameras,
+        machine.disk,
+        machine.endurance,
+        machine.clock,
+        machine.inotify,
+        machine.watchdog,
+        network.mqtt,
+        network.sparkplug,
+        network.webhook,
+        network.certificates,
+        network.metrics,
+    ):
+        yield from trial(settings)

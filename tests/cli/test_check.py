@@ -1,0 +1,133 @@
+"""``weldwatch check``: what it finds on stations with something wrong, and what it says to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import config
+from agent.cli.check import machine, network
+from agent.cli.check.finding import Finding
+from agent.cli.check.station import user
+from agent.clock import SystemClock, iso_utc
+from agent.ledger import Ledger
+from tests.support import certificates
+from tests.support.mosquitto import Mosquitto
+from tests.support.results import an_entry
+from tests.support.station import Station, weldwatch
+
+
+def findings(station: Station, expected: int = 0) -> dict[str, dict[str, Any]]:
+    done = weldwatch("check", "--config", station.file, "--json")
+    assert done.returncode == expected, done.stdout + done.stderr
+    return {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+def test_a_sound_station_has_every_kind_of_finding_and_is_not_changed(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s", metrics={"port": 1 + free_port()})
+    before = sorted(path for path in station.root.rglob("*"))
+    found = findings(station)
+    assert {"configuration", "user", "bundle", "sources[0].path", "state", "results.directory", "disk of state",
+            "disk endurance", "clock", "inotify", "service", "mqtt", "metrics"} <= found.keys()  # fmt: skip
+    assert {finding["state"] for finding in found.values()} <= {"ok", "warning"}
+    assert all(finding["remedy"] for finding in found.values() if finding["state"] != "ok")
+    assert sorted(path for path in station.root.rglob("*")) == before
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1]) - 1
+
+
+def test_certificates_are_looked_at_before_they_end(tmp_path: Path) -> None:
+    authority = certificates.authority(tmp_path / "ca")
+    server, server_key = authority.issue("server", days="90")
+    mine, mine_key = authority.issue("mine", days="10")
+    lines = [f"cafile {authority.ca}", f"certfile {server}", f"keyfile {server_key}"]
+    with Mosquitto(tmp_path / "broker", lines=lines) as broker:
+        tls = {"ca": str(authority.ca), "cert": str(mine), "key": str(mine_key)}
+        station = Station(tmp_path / "s", mqtt={"host": "127.0.0.1", "port": broker.port, "tls": tls})
+        found = findings(station)
+    assert found["mqtt"]["state"] == "ok"
+    assert found["mqtt.tls.cert"]["state"] == "warning"
+    assert "days" in found["mqtt.tls.cert"]["detail"]
+    assert found["certificate of 127.0.0.1"]["state"] == "ok"
+
+
+def test_a_certificate_that_has_ended_fails() -> None:
+    now = datetime.now(timezone.utc)
+    states = [network._until("x", now + timedelta(days=days), "do").state for days in (-1, 1, 29, 31)]
+    assert states == ["failed", "warning", "warning", "ok"]
+
+
+def test_a_port_for_metrics_that_somebody_else_has(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        station = Station(tmp_path / "s", metrics={"port": other.getsockname()[1]})
+        found = findings(station, 1)["metrics"]
+    assert found["state"] == "failed"
+    assert "metrics.port" in found["remedy"]
+
+
+def test_it_says_as_whom_it_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That root goes on as the owner of the state folder is ``places.enter_state``'s, and tested there."""
+    file = tmp_path / "agent.yaml"
+    assert user(1, str(file)).state == "failed", "cannot be read"
+    file.touch()
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert "owns the state folder" in user(0, str(file)).detail
+    assert user(65534, str(file)).detail == f"the rest is tried as {pwd.getpwuid(65534).pw_name}"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert user(0, str(file)).state == "warning"
+
+
+def test_endurance_is_an_estimate_from_what_was_inspected(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    settings = config.load(station.file)
+    assert "unknown" in only(machine.endurance(settings)).detail
+    ledger = Ledger.open(Path(settings.state), SystemClock())
+    now = datetime.now(timezone.utc)
+    ledger.commit([an_entry(n, created_at=iso_utc(now - timedelta(hours=1))) for n in range(500)])
+    ledger.close()
+    found = only(machine.endurance(settings))
+    assert (found.state, "500 results" in found.detail, "over 20" in found.detail) == ("ok", True, True)
+
+
+def test_a_disk_that_is_written_to_death_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_last_day", lambda _: (1_700_000, 0.0))
+    found = only(machine.endurance(config.load(Station(tmp_path / "s").file)))
+    assert found.state == "warning"
+    assert "25 TB a year" in found.detail
+    assert "SSD" in found.remedy
+
+
+def test_the_kernels_word_on_the_clock_is_that_of_adjtimex() -> None:
+    """The same call through Python's other door to it, where there is one."""
+    assert machine.kernel_clock() in (True, False, None)
+    done = subprocess.run(["python3", "-c", _ADJTIMEX], capture_output=True, text=True, check=True)
+    state = int(done.stdout)
+    assert machine.kernel_clock() is (None if state < 0 else state != 5)  # TIME_ERROR: not synchronised
+
+
+_ADJTIMEX = "import ctypes; print(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))"
+
+
+def test_too_few_watches_for_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_folders_below", lambda _: 10**7)
+    found = only(machine.inotify(config.load(Station(tmp_path / "s").file)))
+    assert (found.state, "max_user_watches=40000000" in found.remedy) == ("warning", True)
+
+
+def only(found: Any) -> Finding:
+    (finding,) = found
+    assert isinstance(finding, Finding)
+    return finding
