@@ -45,7 +45,7 @@ demo-bundle: $(VENV)/.training
 
 # What tests need from the distribution: a broker to deliver to, strace to read the order of syncs from, jq for the
 # examples of the documentation, an RTSP server and a simulated GigE Vision camera.
-PACKAGES := mosquitto mosquitto-clients strace jq openssl prometheus aravis-tools python3-gi \
+PACKAGES := mosquitto mosquitto-clients strace jq openssl iproute2 prometheus aravis-tools python3-gi \
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
 .PHONY: system-packages
 system-packages:

@@ -30,10 +30,17 @@ def free_port() -> int:
 class Mosquitto:
     """``with Mosquitto(folder) as broker``. Its folder keeps configuration, log and, when asked to, its sessions."""
 
-    host = "127.0.0.1"
-
-    def __init__(self, folder: Path, *, anonymous: bool = True, lines: Sequence[str] = ()) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        anonymous: bool = True,
+        lines: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        within: Sequence[str] = (),
+    ) -> None:
+        """``within``: words before the command, such as those that lead into a network namespace."""
+        self.folder, self.port, self.host, self._within = folder, free_port(), host, within
         folder.mkdir(parents=True, exist_ok=True)
         self._lines = [f"allow_anonymous {'true' if anonymous else 'false'}", *lines]
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,7 +52,7 @@ class Mosquitto:
             settings.append("user root")
         (self.folder / "mosquitto.conf").write_text("\n".join(settings) + "\n")
         with (self.folder / "mosquitto.log").open("ab") as log:
-            command = ["mosquitto", "-c", str(self.folder / "mosquitto.conf")]
+            command = [*self._within, "mosquitto", "-c", str(self.folder / "mosquitto.conf")]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
@@ -97,10 +104,18 @@ def passwords(folder: Path, **users: str) -> list[str]:
 class Listener:
     """An independent MQTT 5 subscriber that reconnects by itself and keeps its session over a restart."""
 
-    def __init__(self, port: int, topic: str, *, username: str | None = None, password: str | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        topic: str,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.messages: list[MQTTMessage] = []
         self.changed = threading.Condition()
-        self._topic, self._port, self._subscribed = topic, port, threading.Event()
+        self._topic, self._host, self._port, self._subscribed = topic, host, port, threading.Event()
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"listener-{uuid.uuid4()}", protocol=MQTTv5)
         self._client.reconnect_delay_set(1, 1)
         if username is not None:
@@ -112,7 +127,7 @@ class Listener:
     def start(self) -> Listener:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = 300
-        self._client.connect("127.0.0.1", self._port, clean_start=False, properties=properties)
+        self._client.connect(self._host, self._port, clean_start=False, properties=properties)
         self._client.loop_start()
         assert self._subscribed.wait(10), f"not subscribed to {self._topic}"
         return self

@@ -57,7 +57,7 @@ class Station:
         **config: Any,
     ) -> None:
         self.health, self.ledger = Watched(), ledger
-        settings = MqttConfig(host="127.0.0.1" if port else None, port=port, **config)
+        settings = MqttConfig(**{"host": "127.0.0.1" if port else None, "port": port, **config})
         self.commands = Commands(orders or {}, settings.commands, self.health, SystemClock())
         self.commands.start()
         self.sink = MqttSink(settings, TOPIC, self._status, self.health, SystemClock(), self.commands)
