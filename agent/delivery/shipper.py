@@ -23,6 +23,7 @@ from agent.ports import Replaying, Sink, Stored
 
 _LOG = log("delivery")
 _FIRST_PAUSE_S = 0.2
+_IDLE_S = 2.0  #: without a result for so long a sink is idle
 _LOOK_AGAIN_S = 60.0  #: a commit wakes the shipper; this is only a net below
 
 
@@ -111,9 +112,11 @@ class Shipper:
             self._again.step(cursor)
         batch = self._ledger.after(cursor, pace.batch, pace.batch_bytes)
         if not batch:
-            self._ledger.save_cursors()
             pause = _LOOK_AGAIN_S if self._again is None else self._again.pause_s()
-            self._ledger.wait_for(cursor, pause, unless=self._stopping.is_set)
+            # The next commit takes the cursor along; only where none comes is it written by itself.
+            if not self._ledger.wait_for(cursor, min(_IDLE_S, pause), unless=self._stopping.is_set):
+                self._ledger.save_cursors()
+                self._ledger.wait_for(cursor, max(0.0, pause - _IDLE_S), unless=self._stopping.is_set)
             return 0
         try:
             accepted = self._sink.deliver(batch)

@@ -31,6 +31,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 @pytest.fixture
 def station(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Station]]:
     monkeypatch.setattr("agent.delivery.mqtt.sink._QUIET_S", 0.05)
+    monkeypatch.setattr("agent.delivery.mqtt.audience._WAIT_AT_FIRST_S", 0.0)
     monkeypatch.setattr("agent.delivery.mqtt.keeper._BACKOFF_S", (0.05, 1.0))
     stations: list[Station] = []
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,10 @@ class Station:
         """``weldwatch run --once``."""
         return weldwatch("run", "--once", "--config", self.file)
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """The agent in the background; its log is appended to ``log``."""
+    def start(self, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """The agent in the background, its command after the words ``under``; its log is appended to ``log``."""
         with self.log.open("ab") as log:
-            return subprocess.Popen([*WELDWATCH, "run", "--config", str(self.file)], stdout=log, stderr=log)
+            return subprocess.Popen([*under, *WELDWATCH, "run", "--config", str(self.file)], stdout=log, stderr=log)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -7,6 +7,7 @@ import ssl
 
 from agent.delivery.mqtt.settings import Settings
 
+NO_SUBSCRIBERS = 16  #: accepted, and nobody was there to hear it
 NOT_AUTHORIZED = 135
 TAKEN_OVER = 142
 PACKET_TOO_LARGE = 149

@@ -4,6 +4,7 @@ Invariants
 - At most 20 results (fewer where the broker says so) are on their way; after any trouble the next one goes alone, so
   that what follows never overtakes what was refused, and what breaks a connection is found out.
 - A PUBACK is looked at: "not authorized" is ``publish_denied`` and kept, "too large" is a dead letter.
+- What a broker took just before a connection broke is sent once more; where nobody hears it, it waits (``audience``).
 - A result is given up as what breaks connections only when it was the end of five in a row, each of which had just been
   seen to work and to last; a broker that comes and goes by itself buries nothing.
 """
@@ -20,6 +21,7 @@ from agent.clock import Clock
 from agent.config import MqttConfig
 from agent.delivery.mqtt import causes
 from agent.delivery.mqtt.aside import Aside
+from agent.delivery.mqtt.audience import Audience
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.inbox import Inbox
 from agent.delivery.mqtt.keeper import Keeper, Status
@@ -69,6 +71,8 @@ class MqttSink:
         self._live = Aside(topic, "live", self._keeper, health) if config.live else None
         self._shadow = Aside(topic, "shadow", self._keeper, health)
         self._says_nothing_of_refusals = config.protocol != 5
+        self._audience = Audience(clock)
+        self._unsure: list[Stored] = []  #: taken by a broker that was gone right after
         self._alone = False
         self._suspect, self._strikes = "", 0
 
@@ -122,6 +126,22 @@ class MqttSink:
             raise RetryError(self._keeper.cause)
         if batch[0].result_id == self._suspect and connection.ended.wait(_QUIET_S):
             raise RetryError(self._keeper.cause)
+        if self._audience.changed_to(connection):
+            self._unsure += self._audience.unsure()
+            self._alone = True
+        if self._unsure:
+            self._send_unsure(connection)
+        return self._send(connection, batch, note)
+
+    def _send_unsure(self, connection: Connection) -> None:
+        """``RetryError`` when this connection breaks, too."""
+        while self._unsure:
+            try:
+                del self._unsure[: self._send(connection, self._unsure, self._fresh, again=True)]
+            except RejectError:
+                del self._unsure[0]  # it was taken once: nothing for the dead letters
+
+    def _send(self, connection: Connection, batch: Sequence[Stored], note: Note, *, again: bool = False) -> int:
         flying: deque[Sent] = deque()
         accepted = 0
         while accepted < len(batch):
@@ -136,7 +156,12 @@ class MqttSink:
                 return self._unless_first(accepted, self._broken(connection, batch[accepted], sent_at))
             if code >= 128:
                 return self._unless_first(accepted, self._refused(connection, code))
+            if code == causes.NO_SUBSCRIBERS and self._audience.wait():
+                flying.clear()
+                self._alone = True
+                continue
             flying.popleft()
+            self._audience.took(batch[accepted], again=again, heard=code != causes.NO_SUBSCRIBERS)
             accepted += 1
             self._worked()
         return accepted
@@ -156,7 +181,10 @@ class MqttSink:
         self._alone = True
         if accepted:
             return accepted
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame: in a cycle, a dead connection would keep its sockets for long
 
     def _worked(self) -> None:
         self._alone, self._strikes = False, 0
