@@ -1,6 +1,6 @@
 """`bundle`: from a fitted model to a `.pipeline` file that a quality engineer can defend.
 
-temperature (validation) ─▶ ONNX variants ─▶ parity ─▶ threshold of each variant (validation) ─▶ figures (test)
+ONNX variants and the temperature of each (validation) ─▶ parity ─▶ threshold of each (validation) ─▶ figures (test)
                          ─▶ golden images ─▶ report ─▶ archive ─▶ the agent's own self-test
 
 Invariants: every probability behind a threshold or a figure comes from the agent's session on the very bytes that go
@@ -62,14 +62,36 @@ class _Variant:
     rule: DecisionRule
 
 
-def export(model: Any, val: Frames, recipe: Recipe) -> tuple[dict[str, bytes], float]:
-    """The recipe's ONNX variants by name, and the temperature in them, fitted on validation frames."""
-    temperature = statistics.fit_temperature(margins(model, val.gray), val.bad)
-    fp32 = to_onnx(model, temperature)
-    variants: dict[str, bytes] = {}
-    for name in recipe.export.variants:
-        variants[name] = fp32 if name == "fp32" else to_int8(fp32, _calibration(val, recipe))
-    return variants, temperature
+@dataclass(frozen=True)
+class Export:
+    """An ONNX file, and the temperature that is folded into it."""
+
+    onnx: bytes
+    temperature: float
+
+
+def export(model: Any, val: Frames, recipe: Recipe) -> dict[str, Export]:
+    """The recipe's ONNX variants by name, each with a temperature of its own, fitted on validation frames.
+
+    Quantising moves the margins, so int8 is measured first, then exported anew with the temperature that it needs: the
+    head stays in float, and the rest of the graph does not depend on it.
+    """
+    plain = statistics.fit_temperature(margins(model, val.gray), val.bad)
+    variants = {"fp32": Export(to_onnx(model, plain), plain)}
+    if "int8" in recipe.export.variants:
+        calibration = _calibration(val, recipe)
+        first = to_int8(variants["fp32"].onnx, calibration)
+        own = plain * statistics.fit_temperature(_margins_of(first, val, recipe), val.bad)
+        variants["int8"] = Export(to_int8(to_onnx(model, own), calibration), own)
+    return {name: variants[name] for name in recipe.export.variants}
+
+
+def _margins_of(graph: bytes, val: Frames, recipe: Recipe) -> F64:
+    """Defect minus no defect, in logits, as the agent's session gives them for int8; float64 [n]."""
+    with _draft(recipe, {"int8": graph}) as models:
+        found = evaluate.probabilities(models["int8"], val.gray).astype(np.float64)
+    logs = np.log(np.clip(found, np.finfo(np.float32).tiny, 1))
+    return np.asarray(logs[:, 1] - logs[:, 0])
 
 
 def make_bundle(
@@ -82,14 +104,15 @@ def make_bundle(
     """
     val, test = data.split("val"), data.split("test")
     tell("export", 0, 1, "")
-    files, temperature = export(model, val, recipe)
-    with _draft(recipe, data, weights, files) as models:
-        found = {name: _look(model, val, test, recipe, temperature, tell) for name, model in models.items()}
-        keras = parity.calibrated(margins(model, val.gray), temperature)
+    exported = export(model, val, recipe)
+    files = {name: one.onnx for name, one in exported.items()}
+    with _draft(recipe, files) as models:
+        found = {name: _look(one, val, test, recipe, exported[name].temperature, tell) for name, one in models.items()}
         first = next(iter(found.values()))
         exact = found.get("fp32", first)
+        keras = parity.calibrated(margins(model, val.gray), exact.rule.temperature)
         worst = parity.gate(keras, exact.val, val.file) if "fp32" in found else parity.deviation(keras, first.val)
-        metrics = _metrics(found, data, test, recipe, temperature, worst)
+        metrics = _metrics(found, data, test, recipe, worst)
         golden, pictures = _golden(found, val, recipe)
     entries = {f"model/{name}.onnx": content for name, content in files.items()} | pictures
     page = report.render(
@@ -129,18 +152,15 @@ def _write_tested(path: Path, manifest: Manifest, entries: dict[str, bytes]) -> 
 
 
 @contextmanager
-def _draft(
-    recipe: Recipe, data: Dataset, weights: WeightsOrigin, files: Mapping[str, bytes]
-) -> Iterator[dict[str, OnnxModel]]:
+def _draft(recipe: Recipe, files: Mapping[str, bytes]) -> Iterator[dict[str, OnnxModel]]:
     """The variants in the agent's session, from a bundle that never leaves this function."""
-    facts = TrainingFacts(
-        synthetic=data.index.synthetic, data={}, split=recipe.data.split, recipe={}, metrics={}, weights=weights
-    )
+    nobody = WeightsOrigin(name="draft", origin="draft", licence="draft")
+    facts = TrainingFacts(synthetic=True, data={}, split=recipe.data.split, recipe={}, metrics={}, weights=nobody)
     even = [1 / len(recipe.labels)] * len(recipe.labels)
     manifest = Manifest(
         name=recipe.name, version=recipe.version, created_at="", labels=recipe.labels,
         variants={name: Variant(file=f"model/{name}.onnx") for name in files},
-        preprocessing=data.index.preprocessing, decision=DecisionRule(good=[0], threshold=0.5),
+        preprocessing=recipe.data.preprocessing, decision=DecisionRule(good=[0], threshold=0.5),
         golden=[Golden(image="golden/draft.png", outputs=dict.fromkeys(files, even))], training=facts, files={},
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -170,7 +190,7 @@ def _look(model: OnnxModel, val: Frames, test: Frames, recipe: Recipe, temperatu
 
 
 def _metrics(
-    found: Mapping[str, _Variant], data: Dataset, test: Frames, recipe: Recipe, temperature: float, worst: float
+    found: Mapping[str, _Variant], data: Dataset, test: Frames, recipe: Recipe, worst: float
 ) -> dict[str, Any]:
     variants = {}
     for name, one in found.items():
@@ -179,11 +199,11 @@ def _metrics(
         measured = evaluate.measure(one.test, test, recipe.classes, decision, recipe.decision)
         promised = asdict(one.threshold)
         promised["kept"] = evaluate.promise_kept(one.threshold.escapes, measured["escape_rate"])
-        variants[name] = {"test": measured, "promised": promised}
+        variants[name] = {"test": measured, "promised": promised, "temperature": one.rule.temperature}
     return {
         "synthetic": data.index.synthetic,
         "split": data.index.split,
-        "temperature": temperature,
+        "temperature": next(iter(found.values())).rule.temperature,
         "parity": {"keras_to_agent": worst, "limit": parity.LIMIT},
         "not_fit": fitness.unfit(variants),
         "variants": variants,

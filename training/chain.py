@@ -94,11 +94,11 @@ def trained(out: Path) -> Trained:
 def export(data: Dataset, out: Path) -> list[Path]:
     """Write the ONNX variants of the trained model to `out`/onnx."""
     done = trained(out)
-    variants, _ = bundles.export(done.model, data.split("val"), done.recipe)
+    variants = bundles.export(done.model, data.split("val"), done.recipe)
     folder = out / ONNX
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in variants.items():
-        (folder / f"{name}.onnx").write_bytes(content)
+    for name, one in variants.items():
+        (folder / f"{name}.onnx").write_bytes(one.onnx)
     return [folder / f"{name}.onnx" for name in variants]
 
 

@@ -20,6 +20,7 @@ from agent.app.bundles.life import Bundles
 from agent.clock import ManualClock
 from agent.health import Health
 from agent.model.store import Store, resolve
+from tests.support.bundles import flat_png
 from tests.support.judge import bundles, settings
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.signed import Plant
@@ -218,6 +219,21 @@ def test_a_running_station_takes_it_and_says_so(tmp_path: Path) -> None:
             status.until(lambda all_: bool(all_) and all_[-1]["bundle"]["version"] == "2.0.0")
 
 
+def test_a_fresh_station_that_trusts_keys_starts_with_what_was_dropped(tmp_path: Path) -> None:
+    plant = Plant(tmp_path / "plant")
+    (tmp_path / "drop").mkdir()
+    section = {"trusted_keys": str(plant.keys), "drop_folder": str(tmp_path / "drop")}
+    station = Station(tmp_path / "s", bundle=section)
+    station.put("a.png", flat_png(180))
+    refused = station.once()
+    assert (refused.returncode, "weld-demo" in refused.stderr) == (2, True)
+    assert "is not signed" in refused.stderr.splitlines()[-1]
+    assert "put one into bundle.drop_folder" in refused.stderr.splitlines()[-1]
+    plant.bundle("2.0.0").rename(tmp_path / "drop" / "new.pipeline")
+    assert station.once().returncode == 0
+    assert [one["model"]["version"] for one in station.lines()] == ["2.0.0"]
+
+
 DROP_FOR_EVER = """
 import sys
 from pathlib import Path
@@ -225,6 +241,7 @@ from agent.app.bundles import drop
 from agent.app.bundles.drop import DropFolder
 from agent.clock import SystemClock
 from agent.health import Health
+from tests.support.bundles import flat_png
 from tests.support.judge import bundles, settings
 drop.SETTLE_S = 0.0
 root = Path(sys.argv[1])

@@ -90,6 +90,15 @@ class DropFolder:
         if self._health.raise_problem(TROUBLE, detail):
             _log.warning("%s: %s; nothing is taken from it until then", TROUBLE, detail)
 
+    def look_settled(self) -> None:
+        """What lies there now, before the agent starts: for a station that has no bundle yet."""
+        try:
+            self.look()
+            self._stopping.wait(SETTLE_S)
+            self.look()
+        except OSError as error:
+            self._trouble(f"{error.filename or self._folder}: {error.strerror}; it must be there and writable")
+
     def look(self) -> None:
         """One round. ``OSError``: the folder cannot be read, or nothing can be moved out of it."""
         for folder in (self._taken, self._installed, self._refused):

@@ -31,6 +31,7 @@ from agent.model.store import SHIPPED, Store, resolve
 REFUSED, FELL_BACK, ROLLED_BACK = "bundle_refused", "bundle_fell_back", "bundle_rolled_back"
 SECOND_CHOICE, SHADOW_REFUSED = "bundle_variant_refused", "shadow_refused"
 UNSIGNED = "no signature was asked for: bundle.trusted_keys is not set"
+_SHIPS = "; it ships for trying only: install and activate a signed bundle, or put one into bundle.drop_folder"
 _log = log("bundles")
 
 
@@ -53,7 +54,14 @@ class Bundles:
         self._shadow: Shadow | None = None
         dropped = config.bundle.drop_folder is not None
         self._drop = DropFolder(config.bundle, self.store, self.activate, health, clock) if dropped else None
-        self.loaded, self._since = self._start(), iso_utc(clock.now())
+        try:
+            self.loaded = self._start()
+        except BundleError:
+            if not dropped:
+                raise
+            DropFolder(config.bundle, self.store, self._first, health, clock).look_settled()
+            self.loaded = self._start()
+        self._since = iso_utc(clock.now())
         self._sign = Sign(Path(config.state))
         self._say()
         self._tidy()
@@ -70,7 +78,8 @@ class Bundles:
             try:
                 loaded = load(resolve(name, self.store), self.trust)
             except BundleError as error:
-                refusals.append(str(error))
+                ships = name == SHIPPED and self.trust.keys is not None
+                refusals.append(f"{error}{_SHIPS}" if ships else str(error))
                 continue
             if refusals:
                 self._health.raise_problem(FELL_BACK, refusals[0])
@@ -78,6 +87,12 @@ class Bundles:
             self._announce(loaded)
             return loaded
         raise BundleError(refusals[0])
+
+    def _first(self, name: str) -> Loaded:
+        """``activate`` for a station that has nothing to judge with yet."""
+        loaded = load(resolve(name, self.store), self.trust)
+        self.store.activate(name, self.initial)
+        return loaded
 
     def serve(self, inspector: Inspector, shadow: Shadow) -> None:
         """Whom to hand models to. Once, before the first ``look``."""
