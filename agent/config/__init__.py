@@ -18,7 +18,7 @@ from agent.config.bundle import BundleConfig, check_bundle
 from agent.config.camera import CameraConfig, check_camera
 from agent.config.folder import FolderConfig, check_folder, within
 from agent.config.metrics import MetricsConfig
-from agent.config.mqtt import MqttConfig, check_mqtt
+from agent.config.mqtt import BrokerConfig, MqttConfig, check_mqtt
 from agent.config.results import ResultsConfig
 from agent.config.section import Section, TlsConfig, TopicLevel
 from agent.config.sparkplug import SparkplugConfig, check_sparkplug
@@ -28,6 +28,7 @@ from agent.strict_yaml import convert, load_yaml
 
 __all__ = [
     "AgentConfig",
+    "BrokerConfig",
     "BundleConfig",
     "CameraConfig",
     "FolderConfig",
