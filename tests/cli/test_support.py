@@ -1,0 +1,161 @@
+"""``weldwatch support``: everything that helps is in it, and no secret, wherever it was written."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.cli.support import redaction
+from tests.support.bundles import flat_png
+from tests.support.station import Station, weldwatch
+
+SECRETS = ("hunter2-mqtt", "camera-pässword", "tok3n-of-the-webhook", "T0K/B0X/s3cr3tpath", "line3-operator",
+           "env-broker-pw", "MC4CAQAwBQYDK2VwBCIEIA")  # fmt: skip
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Station:
+    """Secrets in every place that the configuration allows, and where it does not."""
+    files = {"mqtt": SECRETS[0], "camera": SECRETS[1], "token": SECRETS[2]}
+    for name, secret in files.items():
+        (tmp_path / f"{name}-secret").write_text(f"{secret}\n", encoding="utf-8")
+    key = tmp_path / "station.key"
+    key.write_text(f"-----BEGIN PRIVATE KEY-----\n{SECRETS[6]}\n-----END PRIVATE KEY-----\n")
+    station = Station(
+        tmp_path / "s",
+        mqtt={"brokers": [{"host": "127.0.0.1", "port": 1, "username": SECRETS[4],
+                           "password_file": str(tmp_path / "mqtt-secret")},
+                          {"host": "localhost", "port": 1, "username": SECRETS[4], "password_env": "BROKER_PW"}]},
+        webhook={"url": f"https://127.0.0.1:1/{SECRETS[3]}?sig={SECRETS[3]}",
+                 "token_file": str(tmp_path / "token-secret")},
+    )  # fmt: skip
+    station.settings["sources"].append(
+        {"type": "camera", "name": "torch", "url": "http://127.0.0.1:1/stream", "username": SECRETS[4],
+         "password_file": str(tmp_path / "camera-secret"), "stall_s": 0.5}
+    )  # fmt: skip
+    station.write()
+    return station
+
+
+def pack(station: Station, *arguments: str) -> dict[str, bytes]:
+    out = station.root / "support.tar.gz"
+    done = weldwatch("support", "--config", station.file, "--out", out, *arguments, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(out) as packed:
+        found = {entry.name.partition("/")[2]: packed.extractfile(entry) for entry in packed}
+        parts = {name: file.read() for name, file in found.items() if file}
+    assert all(name in done.stdout for name in parts), "it says what is in it"
+    return parts
+
+
+def environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "BROKER_PW": SECRETS[5]}
+
+
+def assert_clean(parts: dict[str, bytes]) -> None:
+    for name, data in parts.items():
+        for secret in SECRETS:
+            assert secret not in data.decode(errors="replace"), f"{secret} is in {name}"
+
+
+def test_it_holds_what_helps_and_no_secret(station: Station) -> None:
+    station.settings["sources"] = station.settings["sources"][:1]
+    station.put("A17.png", flat_png(250))
+    del station.settings["mqtt"], station.settings["webhook"]
+    whole = dict(station.settings)
+    station.write()
+    assert station.once().returncode == 0
+    station.settings = whole
+    station.settings["mqtt"] = {"host": "127.0.0.1", "port": 1, "username": SECRETS[4]}
+    station.write()
+    parts = pack(station)
+    assert set(parts) == {"README.txt", "configuration.yaml", "versions.json", "journal.txt", "check.json",
+                          "outbox.json", "statistics.json"}  # fmt: skip
+    assert_clean(parts)
+    assert json.loads(parts["statistics.json"])["results"] == 1
+    assert {sink["name"] for sink in json.loads(parts["outbox.json"])["sinks"]} == {"files"}
+    assert "onnxruntime" in json.loads(parts["versions.json"])["packages"]
+    assert any(finding["name"] == "bundle" for finding in json.loads(parts["check.json"]))
+    assert yaml.safe_load(parts["configuration.yaml"])["mqtt"]["username"] == redaction.REMOVED
+
+
+def test_secrets_of_every_section_are_removed(station: Station) -> None:
+    parts = pack(station)
+    assert_clean(parts)
+    shown = yaml.safe_load(parts["configuration.yaml"])
+    assert shown["webhook"]["url"] == "https://127.0.0.1:1/(removed)"
+    assert shown["mqtt"]["brokers"][0]["password_file"].endswith("mqtt-secret"), "a path is no secret, and helps"
+
+
+def test_a_wrong_configuration_is_packed_too(station: Station) -> None:
+    """A password where none may be is the likeliest reason to ask for help."""
+    station.settings["mqtt"]["password"] = "in-the-wrong-place-1"
+    station.write()
+    with station.file.open("a") as file:
+        file.write("# password: in-a-comment-2\n")
+    parts = pack(station)
+    assert b"unknown key" in parts["configuration.yaml"]
+    assert_clean(parts)
+    for secret in ("in-the-wrong-place-1", "in-a-comment-2"):
+        assert all(secret.encode() not in data for data in parts.values())
+
+
+def test_images_only_when_asked_for(station: Station) -> None:
+    station.settings = {key: value for key, value in station.settings.items() if key not in ("mqtt", "webhook")}
+    station.settings["sources"] = station.settings["sources"][:1]
+    station.write()
+    for number in range(3):
+        station.put(f"{number}.png", flat_png(40 * number))
+    assert station.once().returncode == 0
+    (station.captures / "2.png").unlink()
+    (station.captures / "2.png").symlink_to("/etc/passwd")
+    parts = pack(station, "--frames", "2")
+    assert sorted(name for name in parts if name.startswith("frames/")) == ["frames/000_1.png"]
+
+
+def test_a_file_that_is_there_is_not_overwritten(station: Station) -> None:
+    (station.root / "there").write_text("mine")
+    done = weldwatch("support", "--config", station.file, "--out", station.root / "there")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert (station.root / "there").read_text() == "mine"
+
+
+# --- the redaction by itself ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connecting to rtsp://admin:S3CRET@10.0.0.20/stream",
+        "Authorization: Bearer S3CRET",
+        "GET /hook?id=1&token=S3CRET HTTP/1.1",
+        'password: "S3CRET"',
+        '{"password": "S3CRET"}',
+        "api_key=S3CRET next",
+        "-----BEGIN EC PRIVATE KEY-----\nS3CRET\n-----END EC PRIVATE KEY-----",
+    ],
+)
+def test_what_looks_like_a_secret_goes_from_any_text(text: str) -> None:
+    assert "S3CRET" not in redaction.Scrubber(None).text(text)
+
+
+@given(
+    st.sampled_from(["password", "token", "username", "api_key", "client_secret", "passphrase"]),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=40),
+    st.sampled_from([lambda v: {"a": v}, lambda v: {"a": [v, {"b": v}]}, lambda v: [{"mqtt": v}]]),
+)
+def test_whatever_the_configuration_calls_a_secret_is_in_no_text(key: str, secret: str, around: Any) -> None:
+    secret = f"~{secret}~"
+    value = around({key: secret})
+    assert secret not in json.dumps(redaction.settings(value))
+    assert secret not in redaction.Scrubber(value).text(f"the agent said {secret} and {secret}!")
