@@ -26,6 +26,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test system-packages
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(PYTEST)
+	$(if $(PYTEST),,$(BIN)/python -m tests.compatibility.matrix --quick --without $(PY_VERSION))
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -70,7 +71,7 @@ docs: $(VENV)/.test
 
 # Beside the environment for tests: what each Python needs is in its own, below build/matrix. MATRIX='--quick', '--all', …
 matrix: $(VENV)/.test system-packages
-	$(BIN)/python tests/compatibility/matrix.py $(MATRIX)
+	$(BIN)/python -m tests.compatibility.matrix $(MATRIX)
 
 sbom: $(VENV)/.test
 	$(BIN)/python -m locks.sbom
@@ -88,7 +89,7 @@ schemas: $(VENV)/.test
 
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv packaging
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python locks/update.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m locks.update
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

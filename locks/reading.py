@@ -58,4 +58,5 @@ def licence(about: metadata.PackageMetadata) -> tuple[str, bool]:
     if expression := about.get("License-Expression"):
         return str(expression), True
     told = [line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or [] if line.startswith("License ::")]
-    return "; ".join(told) or " ".join(str(about.get("License") or "").split())[:80], False
+    words = str(about.get("License") or "").strip()  # some put the whole text there; its first line is its name
+    return "; ".join(told) or words.partition("\n")[0].strip(), False

@@ -11,9 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+from locks.reading import HERE, PYTHONS
+
 #: What each set holds beside the agent itself: ``matrix`` tests the agent alone, ``test`` everything.
 SETS = {
     "demo": ("demo",),
@@ -21,7 +21,6 @@ SETS = {
     "matrix": ("demo", "camera", "genicam", "dev"),
     "test": ("demo", "camera", "genicam", "training", "dev", "docs", "sbom"),
 }
-HERE = Path(__file__).parent
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+from locks.reading import PYTHONS
+
 ROOT = Path(__file__).resolve().parents[2]
 #: What every Python runs in the test command: a verdict is the same, and what is stored and sent is read again.
 QUICK = ("tests/bundle", "tests/model", "tests/ledger", "tests/cli", "tests/test_image.py", "tests/test_schemas.py")
