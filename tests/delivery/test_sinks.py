@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import pytest
 
 from agent.clock import SystemClock
-from agent.config import MqttConfig, ResultsConfig
+from agent.config import MqttConfig, ResultsConfig, WebhookConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.mqtt import MqttSink
+from agent.delivery.sparkplug import SparkplugSink
+from agent.delivery.webhook import Webhook
 from agent.errors import RejectError, RetryError
 from agent.frame import readable_name
 from agent.health import Health
@@ -21,6 +23,8 @@ from agent.ports import Sink, Stored
 from tests.support.fakes import FakeSink
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.results import stored
+from tests.support.sparkplug_station import host_of, settings
+from tests.support.web import WebServer
 
 
 class Far(Protocol):
@@ -109,7 +113,52 @@ class FarBroker:
         return stored(sequence, pad=9000)
 
 
-@pytest.fixture(params=[FarFake, FarDisk, FarBroker])
+class FarWeb:
+    def __init__(self, _folder: Path, stack: ExitStack) -> None:
+        self.server = stack.enter_context(WebServer())
+        self.server.answer = lambda _method, _headers, body: (413 if len(body) > 8000 else 200, {}, b"")
+        self.sink = Webhook(WebhookConfig(url=self.server.url), Health(), SystemClock())
+
+    def received(self, count: int) -> list[dict[str, Any]]:
+        self.server.until(lambda: len({body["result_id"] for _, body in self.server.posts}) >= count)
+        return [body for _, body in self.server.posts]
+
+    def leave(self) -> None:
+        self.server.stop()
+
+    def come_back(self) -> None:
+        self.server.start()
+
+    def too_much(self, sequence: int) -> Stored | None:
+        return stored(sequence, pad=9000)
+
+
+class FarScada:
+    """A broker, and behind it the primary host, which follows the specification."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.broker = stack.enter_context(Mosquitto(folder / "broker", lines=["message_size_limit 8000"]))
+        self.host = stack.enter_context(host_of(self.broker.port, host_id="scada", lenient_gaps=True))
+        (folder / "state").mkdir()
+        config = settings(folder / "state", self.broker.port, primary_host="scada")
+        self.sink = SparkplugSink(config, lambda: None, (), Health(), SystemClock())
+
+    def received(self, count: int) -> list[dict[str, Any]]:
+        self.host.until(lambda: len(self.host.results) >= count)
+        assert self.host.faults == []
+        return list(self.host.results.values())
+
+    def leave(self) -> None:
+        self.broker.stop()
+
+    def come_back(self) -> None:
+        self.broker.start()
+
+    def too_much(self, sequence: int) -> Stored | None:
+        return stored(sequence, "x" * 9000)
+
+
+@pytest.fixture(params=[FarFake, FarDisk, FarBroker, FarWeb, FarScada])
 def far(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Far]:
     monkeypatch.setattr("agent.delivery.mqtt.sink._QUIET_S", 0.05)
     monkeypatch.setattr("agent.delivery.mqtt.keeper._BACKOFF_S", (0.05, 0.5))
