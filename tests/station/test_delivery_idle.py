@@ -32,6 +32,7 @@ def written(pid: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.training
 def test_one_result_a_second_costs_three_percent_of_a_core_and_40_kb_written(
     tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
