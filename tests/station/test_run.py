@@ -146,7 +146,7 @@ def test_archive_moves_what_is_durable(station: Station) -> None:
     [
         ({"sorces": []}, "sorces: unknown key; did you mean 'sources'?"),
         ({"bundle": {"initial": "/nowhere/x.pipeline"}}, "/nowhere/x.pipeline: no such bundle"),
-        ({"bundle": {"device": "tpu"}}, "bundle.device: found 'tpu'; allowed: auto, cpu, openvino, cuda, tensorrt"),
+        ({"bundle": {"device": "tpu"}}, "bundle.device: found 'tpu'; allowed: auto, cpu, cuda, openvino, tensorrt"),
         ({"results": {"directory": "/proc/nowhere"}}, "results.directory: /proc/nowhere:"),
         ({"state": ""}, "state: found ''"),
         ({"mqtt": {"host": "x", "password": "secret"}}, "mqtt.password: unknown key"),
