@@ -120,8 +120,8 @@ class Replays:
 
     def end(self, name: str) -> None:
         """Done or cancelled. ``OSError`` where it cannot be removed."""
-        self._wish(name).unlink(missing_ok=True)
         self._progress(name).unlink(missing_ok=True)
+        self._wish(name).unlink(missing_ok=True)
 
     def cancel(self, name: str) -> None:
         """Not wanted any more. ``UsageError`` when there is none of that name, or it may not be removed."""

@@ -141,14 +141,17 @@ class Ledger:
         return stored
 
     def after(self, sequence: int, limit: int = 100, max_bytes: int = 1 << 20) -> list[Stored]:
-        """What follows ``sequence``, in order: at most ``limit`` results and about ``max_bytes``, one at least."""
+        """What follows ``sequence``, in order: at most ``limit`` results and about ``max_bytes``, one at least.
+
+        Up to ``last_sequence``: a commit that is done in the file and not yet told of is not there yet.
+        """
         found: list[Stored] = []
         size = 0
         with self._access.reading() as reader:
             rows = reader.execute(
-                "SELECT sequence, result_id, created_at, image_name, body FROM results WHERE sequence > ? "
-                "ORDER BY sequence LIMIT ?",
-                (sequence, limit),
+                "SELECT sequence, result_id, created_at, image_name, body FROM results "
+                "WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
+                (sequence, self.last_sequence, limit),
             )
             for row in rows:
                 size += len(row[4])

@@ -154,7 +154,7 @@ def test_what_is_wrong_is_answered_logged_and_changes_nothing(
         answer = told.ask(body, name)
     assert (answer["command"], answer["ok"]) == (name, False)
     assert said in answer["error"]
-    assert f"command {name} refused: " in caplog.text
+    assert f"command_refused: {name}: " in caplog.text
     assert presses.done == []
     assert told.health.counters()["commands_refused"] == 1
 

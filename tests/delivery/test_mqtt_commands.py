@@ -126,7 +126,7 @@ def test_what_is_wrong_is_answered_and_in_the_log(
         assert caller.ask("trigger")["ok"], "a name that no command has is not even answered"
     assert orders.done == 1
     for name in ("trigger", "job", "reboot", "x" * 80 + "…"):
-        assert f"command {name} refused: " in caplog.text
+        assert f"command_refused: {name}: " in caplog.text
     assert one.health.counters()["commands_refused"] == refused + 6
     assert one.health.problems() == {}
 

@@ -229,6 +229,23 @@ def test_results_of_a_clock_that_was_wrong_are_not_old(ledger: Ledger, clock: Ma
     assert [one.sequence for one in ledger.after(0)] == [10]
 
 
+def test_nobody_is_ahead_of_the_ledger(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader sees a commit before the thread that made it goes on; a sink could be done with it by then."""
+    ledger.register(["files"])
+    between: list[int] = []
+    told = ledger._cursors_saved
+
+    def look(cursors: dict[str, int]) -> None:  # called when the file has the results, and ``last_sequence`` not yet
+        between.append(len(ledger.after(0)))
+        told(cursors)
+
+    monkeypatch.setattr(ledger, "_cursors_saved", look)
+    ledger.commit([an_entry(1), an_entry(2)])
+    assert between == [0]
+    assert len(ledger.after(0)) == 2
+    ledger.advance("files", 2)
+
+
 def test_pruning_goes_through_large_numbers(ledger: Ledger) -> None:
     ledger.register(["files"])
     ledger.commit([an_entry(n) for n in range(1203)])

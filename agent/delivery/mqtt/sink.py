@@ -131,7 +131,7 @@ class MqttSink:
             self._alone = True
         if self._unsure:
             self._send_unsure(connection)
-        return self._send(connection, batch, note)
+        return self._send(connection, batch, note, again=note.replayed)
 
     def _send_unsure(self, connection: Connection) -> None:
         """``RetryError`` when this connection breaks, too."""
