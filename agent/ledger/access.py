@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from agent.errors import FatalError, RetryError
+from agent.errors import FatalError, RetryError, UsageError
 from agent.ledger import database
 from agent.ledger.database import DamagedError, transaction
 
@@ -26,6 +26,21 @@ T = TypeVar("T")
 
 RESERVE = "ledger.reserve"
 _RESERVE_BYTES = 1 << 20
+
+
+def connect_even_when_full(path: Path, cap_bytes: int | None) -> sqlite3.Connection:
+    """The connection that writes, also where the disk is full: the reserve is for that."""
+    try:
+        return database.connect(path, cap_bytes)
+    except RetryError as error:
+        reserve = path.with_name(RESERVE)
+        if not reserve.exists():
+            raise UsageError(f"{error}; the agent cannot start like this") from None
+        reserve.unlink()
+    try:
+        return database.connect(path, cap_bytes)
+    except RetryError as error:
+        raise UsageError(f"{error}; the agent cannot start like this") from None
 
 
 class Access:

@@ -3,8 +3,9 @@
 Invariants
 - ``commit`` returns after the sync. ``sequence`` rises by one a result, without gaps, whatever fails.
 - A key gets one result, ever: a second entry under the same key is skipped.
-- A cursor only moves forward. It is kept in memory and written along with the next commit, or when a shipper idles: a
-  kill in between repeats deliveries and loses none. So a full disk does not keep a sink from draining either.
+- A cursor only moves forward. It is kept in memory and written along with a commit every few deliveries or seconds, or
+  when a shipper idles: a kill in between repeats deliveries and loses none. It spares the disk a write a result, and a
+  full disk does not keep a sink from draining.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from agent.clock import Clock, iso_utc, parse_iso
 from agent.errors import RetryError, UsageError
 from agent.health import Health
 from agent.ledger import database
-from agent.ledger.access import RESERVE, Access
+from agent.ledger.access import Access, connect_even_when_full
 from agent.ledger.database import DamagedError
 from agent.ledger.pruning import Pruning
 from agent.ledger.seen import SeenFiles
@@ -31,7 +32,8 @@ from agent.ports import Stored
 from agent.result import Result
 
 _LOG = log("ledger")
-_SAVE_CURSORS_EVERY_S = 1.0
+#: When cursors that moved are written: after so many deliveries or seconds along with a commit, after so many alone.
+_ALONG, _ALONE = (20, 5.0), (1000, 10.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Ledger:
         try:
             if mark.exists():
                 raise DamagedError(mark.read_text(encoding="utf-8", errors="replace").strip() or "damaged while in use")
-            connection = _connect(path, cap_bytes)
+            connection = connect_even_when_full(path, cap_bytes)
         except DamagedError as damage:
             aside = database.set_aside(path, clock.now())
             mark.unlink(missing_ok=True)
@@ -96,7 +98,7 @@ class Ledger:
             _LOG.error("ledger_set_aside: %s; results not delivered by then are only in that file", detail)
             if health is not None:
                 health.raise_problem("ledger_set_aside", detail)
-            connection = _connect(path, cap_bytes)
+            connection = connect_even_when_full(path, cap_bytes)
         return cls(path, connection, clock)
 
     # --- results ---
@@ -111,8 +113,9 @@ class Ledger:
         with self._access.lock:
             with self._access.writing() as connection:
                 stored = self._insert(connection, entries)
-                cursors = self._write_cursors(connection)
-            self._cursors_saved(cursors)
+                cursors = self._write_cursors(connection) if self._due(*_ALONG) else None
+            if cursors is not None:
+                self._cursors_saved(cursors)
             if stored:
                 with self._changed:
                     self.last_sequence = stored[-1].sequence
@@ -215,7 +218,7 @@ class Ledger:
         if not self._cursors[sink] < sequence <= self.last_sequence:
             raise ValueError(f"the cursor of {sink} is at {self._cursors[sink]} and cannot move to {sequence}")
         self._cursors[sink] = sequence
-        if self._clock.monotonic() - self._saved_at >= _SAVE_CURSORS_EVERY_S:
+        if self._due(*_ALONE):
             self.save_cursors()
 
     def save_cursors(self) -> bool:
@@ -311,6 +314,11 @@ class Ledger:
 
     # --- inside ---
 
+    def _due(self, deliveries: int, seconds: float) -> bool:
+        """Whether cursors have moved so far, or were last written so long ago."""
+        behind = max((at - self._saved.get(name, 0) for name, at in self._cursors.copy().items()), default=0)
+        return behind >= deliveries or self._clock.monotonic() - self._saved_at >= seconds
+
     def _write_cursors(self, connection: sqlite3.Connection) -> dict[str, int]:
         """Inside a transaction: write the cursors that moved; what to note as saved once it is committed."""
         moved = {name: at for name, at in self._cursors.copy().items() if self._saved.get(name) != at}
@@ -325,21 +333,6 @@ class Ledger:
     def _cursors_saved(self, cursors: dict[str, int]) -> None:
         self._saved.update(cursors)
         self._saved_at = self._clock.monotonic()
-
-
-def _connect(path: Path, cap_bytes: int | None) -> sqlite3.Connection:
-    """Even where the disk is full: the reserve is for that."""
-    try:
-        return database.connect(path, cap_bytes)
-    except RetryError as error:
-        reserve = path.with_name(RESERVE)
-        if not reserve.exists():
-            raise UsageError(f"{error}; the agent cannot start like this") from None
-        reserve.unlink()
-    try:
-        return database.connect(path, cap_bytes)
-    except RetryError as error:
-        raise UsageError(f"{error}; the agent cannot start like this") from None
 
 
 def _edge(connection: sqlite3.Connection, which: str) -> int | None:

@@ -25,7 +25,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class SinkState:
-    """How far a sink is, as written on disk (a running agent may be a second ahead)."""
+    """How far a sink is, as written on disk (a running agent may be some seconds ahead)."""
 
     name: str
     active: bool  #: configured at the agent's last start

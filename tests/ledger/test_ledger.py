@@ -145,7 +145,9 @@ def test_cursors_survive_a_restart_and_never_go_back(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_cursor_is_written_along_with_the_next_commit(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_cursor_is_written_along_with_a_commit_now_and_then(
+    ledger: Ledger, tmp_path: Path, clock: ManualClock
+) -> None:
     def on_disk() -> int:
         connection = sqlite3.connect(tmp_path / FILE)
         found = connection.execute("SELECT cursor FROM sinks WHERE name = 'mqtt'").fetchone()[0]
@@ -153,14 +155,24 @@ def test_a_cursor_is_written_along_with_the_next_commit(ledger: Ledger, tmp_path
         return int(found)
 
     ledger.register(["mqtt"])
-    ledger.commit([an_entry(1), an_entry(2)])
-    ledger.advance("mqtt", 1)
-    assert on_disk() == 0
-    ledger.commit([an_entry(3)])
-    assert on_disk() == 1
-    ledger.advance("mqtt", 2)
+    ledger.commit([an_entry(n) for n in range(30)])
+    ledger.advance("mqtt", 19)
+    ledger.commit([an_entry(30)])
+    assert on_disk() == 0, "a write a result is spared"
+    ledger.advance("mqtt", 20)
+    ledger.commit([an_entry(31)])
+    assert on_disk() == 20, "after twenty deliveries"
+    ledger.advance("mqtt", 21)
+    clock.advance(5)
+    ledger.commit([an_entry(32)])
+    assert on_disk() == 21, "after five seconds"
+    ledger.advance("mqtt", 22)
     assert ledger.save_cursors()
-    assert on_disk() == 2
+    assert on_disk() == 22, "when the shipper idles"
+    ledger.advance("mqtt", 23)
+    clock.advance(10)
+    ledger.advance("mqtt", 24)
+    assert on_disk() == 24, "alone, where no commit comes"
 
 
 def test_a_dead_letter_is_kept_with_its_reason_and_passed_over(ledger: Ledger, tmp_path: Path) -> None:

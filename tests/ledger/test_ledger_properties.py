@@ -58,7 +58,6 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.committed += [one.result_id for one in stored]
         self.seen.update(new)
-        self.sure.update(self.cursors)
 
     @rule(files=st.lists(st.integers(0, 30), min_size=1, max_size=3, unique=True), at=st.integers(0, 5))
     def commit_on_a_full_disk(self, files: list[int], at: int) -> None:
@@ -92,7 +91,6 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 self.committed += [one.result_id for one in stored]
                 self.seen.update(files)
-                self.sure.update(self.cursors)
         finally:
             access._write = access_write
 
