@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,7 +292,7 @@ class Ignition:
     """`system`, as far as the script uses it, over SQLite."""
 
     def __init__(self) -> None:
-        self.connection = sqlite3.connect(":memory:")
+        self.connection = sqlite3.connect(":memory:", check_same_thread=False)
         self.warned: list[str] = []
         self.db = self.util = self
         self.jsonEncode, self.jsonDecode = json.dumps, json.loads
@@ -307,6 +309,9 @@ class Ignition:
 
     def warn(self, line: str) -> None:
         self.warned.append(line)
+
+    def count(self) -> int:
+        return int(self.connection.execute("SELECT count(*) FROM weld_results").fetchone()[0])
 
 
 class Response:
@@ -326,21 +331,30 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return station.lines()
 
 
-def test_the_ignition_script_stores_each_result_once_and_logs_gaps(results: list[dict[str, Any]]) -> None:
+@pytest.fixture
+def ignition() -> tuple[Ignition, dict[str, Any]]:
+    """The stand-in with the table that the script asks for, and what the script defines."""
     text = (EXAMPLES / "ignition_weldwatch.py").read_text(encoding="utf-8")
-    ignition = Ignition()
-    script: dict[str, Any] = {"system": ignition}
+    system = Ignition()
+    script: dict[str, Any] = {"system": system}
     exec(compile(text, "weldwatch", "exec"), script)  # noqa: S102  # as Ignition runs a project library script
     (create,) = (part for part in script["__doc__"].split("\n\n") if "CREATE TABLE" in part)
-    ignition.connection.execute(create)
+    system.connection.execute(create)
+    return system, script
+
+
+def test_the_ignition_script_stores_each_result_once_and_logs_gaps(
+    results: list[dict[str, Any]], ignition: tuple[Ignition, dict[str, Any]]
+) -> None:
+    system, script = ignition
     news = []
     for one in [*results[:4], *results[2:4], *results[6:]]:
         answer = script["posted"]({"data": one, "servletResponse": Response()})
         assert answer["json"]["result_id"] == one["result_id"]
         news.append(answer["json"]["new"])
     assert news == [True] * 4 + [False] * 2 + [True] * 4
-    assert ignition.warned == ["plant/site/area/line/cam-07: MISSING 5 to 6; they are in the daily log of the station"]
-    stored = ignition.connection.execute("SELECT body FROM weld_results ORDER BY sequence").fetchall()
+    assert system.warned == ["plant/site/area/line/cam-07: MISSING 5 to 6; they are in the daily log of the station"]
+    stored = system.connection.execute("SELECT body FROM weld_results ORDER BY sequence").fetchall()
     assert [json.loads(body) for (body,) in stored] == [*results[:4], *results[6:]]
     refused = Response()
     assert "error" in script["posted"]({"data": {"schema": "other"}, "servletResponse": refused})["json"]
@@ -352,7 +366,46 @@ def test_the_ignition_script_stores_each_result_once_and_logs_gaps(results: list
 
     script["tag_changed"](True, Value())
     script["tag_changed"](False, Value())
-    assert ignition.connection.execute("SELECT count(*) FROM weld_results").fetchone() == (9,)
+    assert system.connection.execute("SELECT count(*) FROM weld_results").fetchone() == (9,)
+
+
+def test_the_stations_webhook_fills_ignitions_table(tmp_path: Path, ignition: tuple[Ignition, dict[str, Any]]) -> None:
+    """The database is away for the first three posts: the station keeps them and comes again, in order."""
+    system, script = ignition
+    away = iter([True] * 3)
+
+    class WebDev(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # the name that the server looks for
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            response = Response()
+            if next(away, False):
+                response.setStatus(500)
+            else:
+                script["posted"]({"data": body, "servletResponse": response})
+            self.send_response(response.status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), WebDev)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}/system/webdev/plant/weldwatch"
+        station = Station(tmp_path, webhook={"url": url})
+        with station.running():
+            for frame in range(10):
+                station.put(f"A_{frame:04d}.png", flat_png(20))
+            until(lambda: system.count() == 10, "ten rows")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    rows = system.connection.execute("SELECT result_id FROM weld_results ORDER BY rowid").fetchall()
+    assert [one for (one,) in rows] == [one["result_id"] for one in station.lines()]
+    assert system.warned == []
 
 
 def test_telegraf_reads_fields_that_a_result_has(results: list[dict[str, Any]]) -> None:
