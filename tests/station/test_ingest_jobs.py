@@ -22,9 +22,9 @@ from agent.errors import UsageError
 from agent.frame import Identity
 from tests.station.test_durability import schema
 from tests.support.bundles import flat_png
+from tests.support.caller import Caller
 from tests.support.mjpeg import mjpeg_camera
-from tests.support.mosquitto import Listener, Mosquitto
-from tests.support.orders import tell
+from tests.support.mosquitto import Mosquitto, broker_and_listener
 from tests.support.station import Station, until
 
 START = datetime(2026, 11, 22, 10, tzinfo=timezone.utc)
@@ -208,12 +208,13 @@ def with_commands(folder: Path, broker: Mosquitto) -> Station:
 
 
 def test_by_command_and_sidecar_and_name_go_before_it(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path / "broker") as broker, Listener(broker.port, "#") as heard:
+    with broker_and_listener(tmp_path / "broker", "#") as (broker, heard):
         station = with_commands(tmp_path / "station", broker)
-        station.settings["sources"][0]["name_pattern"] = r"(?P<part_id>[A-Z]\d+)_(?P<frame>\d+)"
+        station.settings["sources"][0].update(name_pattern=r"(?P<part_id>[A-Z]\d+)_(?P<frame>\d+)", incomplete_s=0.5)
         station.write()
-        with station.running():
-            answer = tell(broker.port, station.topic, "job", part_id="B4", job_id=12, weld_id="w7")
+        with station.running(), Caller(broker.port, station.topic) as mes:
+            mes.reach()
+            answer = mes.ask("job", {"part_id": "B4", "job_id": 12, "weld_id": "w7"})
             assert answer["ok"], answer
             since = answer["answer"]["captures"].pop("since")
             assert answer["answer"] == {"captures": {"part_id": "B4", "job_id": "12", "weld_id": "w7"}}
@@ -222,11 +223,11 @@ def test_by_command_and_sidecar_and_name_go_before_it(tmp_path: Path) -> None:
             station.put("odd.png", flat_png(2))
             station.put("cut.png", flat_png(3)[:60])
             station.wait_for(3)
-            refused = tell(broker.port, station.topic, "job", part_id="")
+            refused = mes.ask("job", {"part_id": ""})
             assert not refused["ok"]
-            elsewhere = tell(broker.port, station.topic, "job", part_id="C", source="torch")
+            elsewhere = mes.ask("job", {"part_id": "C", "source": "torch"})
             assert "'torch' is no source of this station; sources are captures" in elsewhere["error"]
-            cleared = tell(broker.port, station.topic, "job", part_id=None, job_id=None, weld_id=None)
+            cleared = mes.ask("job", {"part_id": None, "job_id": None, "weld_id": None})
             assert cleared["answer"] == {"captures": None}
             station.put("nothing.png", flat_png(4))
             results = station.wait_for(4)
@@ -251,7 +252,7 @@ def test_by_command_and_sidecar_and_name_go_before_it(tmp_path: Path) -> None:
 
 def test_a_backlog_keeps_its_jobs_over_a_full_disk_and_a_kill(tmp_path: Path) -> None:
     """Images that wait while the job changes, while nothing is inspected, and while the agent is gone."""
-    with Mosquitto(tmp_path / "broker") as broker:
+    with broker_and_listener(tmp_path / "broker", "#") as (broker, _):
         station = with_commands(tmp_path / "station", broker)
         station.settings["results"]["min_free_mb"] = 10**9
         station.write()
@@ -259,10 +260,12 @@ def test_a_backlog_keeps_its_jobs_over_a_full_disk_and_a_kill(tmp_path: Path) ->
         try:
             until(lambda: station.log.exists() and b"disk_low" in station.log.read_bytes(), "the disk to be low")
             station.put("before.png", flat_png(1))
-            for part in ("A", "B", "C"):
-                assert tell(broker.port, station.topic, "job", part_id=part, job_id="J")["ok"]
-                for number in range(8):  # more than the queue holds: some were read by now, most not even looked at
-                    station.put(f"{part}{number}.png", flat_png(number))
+            with Caller(broker.port, station.topic) as mes:
+                mes.reach()
+                for part in ("A", "B", "C"):
+                    assert mes.ask("job", {"part_id": part, "job_id": "J"})["ok"]
+                    for number in range(8):  # more than the queue holds: some were read by now, most not looked at
+                        station.put(f"{part}{number}.png", flat_png(number))
         finally:
             agent.kill()
             agent.wait()
@@ -270,9 +273,10 @@ def test_a_backlog_keeps_its_jobs_over_a_full_disk_and_a_kill(tmp_path: Path) ->
         station.put("after.png", flat_png(2))
         station.settings["results"]["min_free_mb"] = 0
         station.write()
-        with station.running():
+        with station.running(), Caller(broker.port, station.topic) as mes:
             station.wait_for(26)
-            assert tell(broker.port, station.topic, "job", part_id="D", job_id="J")["ok"]
+            mes.reach()
+            assert mes.ask("job", {"part_id": "D", "job_id": "J"})["ok"]
             station.put("D.png", flat_png(3))
             station.wait_for(27)
     expected = {f"{part}{number}.png": (part, "J", None) for part in "ABC" for number in range(8)}
@@ -282,11 +286,12 @@ def test_a_backlog_keeps_its_jobs_over_a_full_disk_and_a_kill(tmp_path: Path) ->
 
 def test_the_time_that_counts_is_the_stations_not_the_cameras(tmp_path: Path) -> None:
     """A camera whose clock is a day behind: file times that a client carries over, a time in the name."""
-    with Mosquitto(tmp_path / "broker") as broker:
+    with broker_and_listener(tmp_path / "broker", "#") as (broker, _):
         station = with_commands(tmp_path / "station", broker)
-        with station.running():
-            assert tell(broker.port, station.topic, "job", part_id="A")["ok"]
-            assert tell(broker.port, station.topic, "job", part_id="B")["ok"]
+        with station.running(), Caller(broker.port, station.topic) as mes:
+            mes.reach()
+            for part in ("A", "B"):
+                assert mes.ask("job", {"part_id": part})["ok"]
             aside = station.root / "aside.png"
             aside.write_bytes(flat_png(1))
             os.utime(aside, (1.7e9, 1.7e9))
@@ -297,15 +302,16 @@ def test_the_time_that_counts_is_the_stations_not_the_cameras(tmp_path: Path) ->
 
 
 def test_frames_of_a_camera_belong_to_the_job_of_their_moment(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path / "broker") as broker, mjpeg_camera() as camera:
+    with broker_and_listener(tmp_path / "broker", "#") as (broker, _), mjpeg_camera() as camera:
         mqtt = {"host": broker.host, "port": broker.port, "commands": ["job"]}
         sources = [{"type": "camera", "name": "torch", "url": camera.url, "fps": 10}]
         station = Station(tmp_path / "station", mqtt=mqtt, sources=sources)
-        with station.running():
+        with station.running(), Caller(broker.port, station.topic) as mes:
             station.wait_for(3)
+            mes.reach()
             answers = []
             for part in ("A", "B"):
-                answers.append(tell(broker.port, station.topic, "job", part_id=part, source="torch"))
+                answers.append(mes.ask("job", {"part_id": part, "source": "torch"}))
                 station.wait_for(len(station.lines()) + 5)
         results = station.lines()
     first, second = (answer["answer"]["torch"]["since"] for answer in answers)
