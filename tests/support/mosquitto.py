@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -69,6 +70,11 @@ class Mosquitto:
     def kill(self) -> None:
         """SIGKILL: connections break, what was in memory is gone."""
         self._end(lambda process: process.kill())
+
+    def reload(self) -> None:
+        """SIGHUP: it reads its access list and passwords anew."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def _end(self, how: Callable[[subprocess.Popen[bytes]], None]) -> None:
         if self._process is not None:

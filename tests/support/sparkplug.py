@@ -82,10 +82,11 @@ class Host:
         *,
         host_id: str | None = None,
         lenient_gaps: bool = False,
+        login: tuple[str, str] | None = None,
     ) -> None:
         self.port, self.prefix, self._node_id, self._device = port, f"spBv1.0/{group}", node, device
         self.ncmd = f"{self.prefix}/NCMD/{node}"
-        self.host_id, self._lenient = host_id, lenient_gaps
+        self.host_id, self._lenient, self._login = host_id, lenient_gaps, login
         self.node = Node()
         self.messages: list[Message] = []
         self.results: dict[str, dict[str, Any]] = {}
@@ -106,6 +107,8 @@ class Host:
             CallbackAPIVersion.VERSION2, client_id=f"host-{uuid.uuid4()}", protocol=MQTTv311, clean_session=True
         )
         client.reconnect_delay_set(1, 1)
+        if self._login:
+            client.username_pw_set(*self._login)
         subscribed = threading.Event()
 
         def connected(client: Client, *_: Any) -> None:

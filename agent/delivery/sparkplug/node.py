@@ -123,7 +123,7 @@ class EdgeNode:
             session.open()
             self._tend(session)
         except RetryError:
-            if session.host.online and not self._stopping.is_set():
+            if not session.host_left and not self._stopping.is_set():
                 raise
         finally:
             self._set(None)
@@ -131,7 +131,7 @@ class EdgeNode:
             if end is None:
                 session.farewell()
             session.connection.join()
-        if end is not None:
+        if end is not None and not session.host_left and not self._stopping.is_set():
             raise RetryError(f"broker {settings.address} {end.text}")
 
     def _tend(self, session: Session) -> None:

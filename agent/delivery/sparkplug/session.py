@@ -33,6 +33,7 @@ from agent.ports import Stored
 _REBIRTH = "Node Control/Rebirth"
 _WINDOW = 50
 _ECHO_S = 10.0  #: a broker that hands nothing back for so long does not take what we send
+_SOON_S = 2.0
 _ANSWER_S = 5.0
 _BIRTH_PAUSE_S = 5.0  #: so long after a birth none is made only because somebody asks
 _COMMAND_MAX = 64 << 10  #: bytes of a command that are looked at
@@ -112,10 +113,13 @@ class Session:
             present = metrics.datum(newest.body) if newest else None
             self._memory.learn(present.labels if present else ())
             self._announced = True
-            self._put(self._names.of_node("NBIRTH"), self._controls(now))
-            self._settle(0)
-            self._put(self._names.of_device("DBIRTH"), metrics.births(self._memory.labels, present, now))
-            self._settle(0)
+            try:
+                self._put(self._names.of_node("NBIRTH"), self._controls(now))
+                self._settle(0)
+                self._put(self._names.of_device("DBIRTH"), metrics.births(self._memory.labels, present, now))
+                self._settle(0)
+            except RejectError as error:
+                raise DeniedError(f"broker {self._address} takes no births: {error}") from None
             self._known = present.values if present else {}
             self._boundary = newest.sequence if newest else 0
             for one in self._memory.overlap.recent():
@@ -168,8 +172,8 @@ class Session:
     def send(self, batch: Sequence[Stored], *, alone: bool = False) -> int:
         """Publish from the front; how many came back. Trouble with the first is raised.
 
-        ``alone``: the first only, and behind it a message that shows whether the broker swallowed it:
-        ``SwallowedError``. ``RejectError``: larger than the broker takes, or no result at all.
+        ``alone``: the first only. ``SwallowedError``: the broker did not hand it on, but what came behind it.
+        ``RejectError``: larger than the broker takes, or no result at all.
         """
         with self.lock:
             self.birth_if_due()
@@ -179,9 +183,9 @@ class Session:
                 for one in batch[:1] if alone else batch:
                     self._settle(_WINDOW - 1)
                     self._put_data(one)
-                if alone:
+                if alone or not self._settled():
                     self._put(self._names.of_device("DDATA"), self._filler())
-                self._settle(0)
+                    self._settle(0)
             except RejectError as error:
                 trouble = error
                 self._settle(0)
@@ -207,6 +211,14 @@ class Session:
         if not late:
             self._known = datum.values
 
+    def _settled(self) -> bool:
+        """Whether all came back soon. If not, a message behind them shows whether it is them or the broker."""
+        try:
+            self._settle(0, _SOON_S)
+        except DeniedError:
+            return False
+        return True
+
     def _filler(self) -> list[bytes]:
         return [metric("schema", Type.STRING, self._known.get("schema"), self._now())]
 
@@ -220,14 +232,14 @@ class Session:
             self._flying.append((message, counts))
         self.connection.publish(topic, message, qos=0, note=_BYTES)
 
-    def _settle(self, most: int) -> None:
+    def _settle(self, most: int, within_s: float | None = None) -> None:
         """Wait until at most ``most`` messages have not come back. ``RetryError`` says why they will not."""
 
         def over() -> bool:
             return self._swallowed or self._leaving or self.connection.ended.is_set() or not self.host.online
 
         with self._moved:
-            self._moved.wait_for(lambda: len(self._flying) <= most or over(), _ECHO_S)
+            self._moved.wait_for(lambda: len(self._flying) <= most or over(), within_s or _ECHO_S)
             if len(self._flying) <= most and not over():
                 return
         end = self.connection.end
@@ -279,6 +291,11 @@ class Session:
         self.wake.set()
         with self._moved:
             self._moved.notify_all()
+
+    @property
+    def host_left(self) -> bool:
+        """The primary host went, after births were made for it."""
+        return self._announced and not self.host.online
 
     @property
     def _address(self) -> str:
