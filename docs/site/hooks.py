@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import commands
+import components
 import configuration
 import links
 import ports
@@ -30,6 +31,8 @@ GENERATED = {
     "reference/commands.md": commands.page,
     "reference/schemas.md": schemas.page,
     "reference/ports.md": ports.page,
+    "reference/components.md": components.page,
+    components.FILE: components.document,
 }
 
 
