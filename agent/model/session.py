@@ -89,6 +89,10 @@ class OnnxModel:
         return name
 
 
+#: An external file's name, as protobuf writes it into an ONNX graph (StringStringEntryProto, key "location").
+_ELSEWHERE = b"\x0a\x08location\x12"
+
+
 def _session(archive: Archive, entry: str, where: str, device: Device) -> onnxruntime.InferenceSession:
     import onnxruntime
 
@@ -100,12 +104,15 @@ def _session(archive: Archive, entry: str, where: str, device: Device) -> onnxru
     sha256 = archive.manifest.files[entry].sha256
     if device.provider not in onnxruntime.get_available_providers():
         raise BundleError(f"bundle.device: onnxruntime {onnxruntime.__version__} here does not offer {device.name}")
+    graph = archive.read(entry)
+    if _ELSEWHERE in graph:
+        raise BundleError(f"{where}: keeps data in other files; a bundle's graph must hold all its own")
     # A session made from bytes keeps them for life. The very bytes that were checked go through a file in memory that
     # nobody else can reach, and are gone once it is loaded.
     handle = os.memfd_create("weldwatch-model", os.MFD_CLOEXEC)
     try:
         with os.fdopen(os.dup(handle), "wb") as file:
-            file.write(archive.read(entry))
+            file.write(graph)
         if (folder := device.folder(sha256)) is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.utime(folder)

@@ -33,6 +33,7 @@ KEEP = 5
 HISTORY = 3
 _LEFTOVER_S = 3600.0
 _CHUNK = 1 << 20
+_MOST = MAX_TOTAL + (64 << 20)  #: the largest file: its entries, and the zip around them
 _SHIPPED_FOLDER = Path(__file__).parent.parent / "demo"
 _INSTALLED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -272,12 +273,14 @@ def opened(source: Path) -> BinaryIO:
 
 
 def pour(source: BinaryIO, out: BinaryIO) -> None:
-    """Copy at most what a bundle may have. ``BundleError`` for more."""
+    """Copy a file, at most what a bundle may have. ``BundleError`` for more."""
     taken = 0
+    if os.fstat(source.fileno()).st_size > _MOST:
+        raise BundleError(f"{source.name}: more than {_MOST >> 20} MB; that is no bundle")
     while chunk := source.read(_CHUNK):
         taken += len(chunk)
-        if taken > MAX_TOTAL:
-            raise BundleError(f"{getattr(source, 'name', 'it')}: more than {MAX_TOTAL >> 20} MB; that is no bundle")
+        if taken > _MOST:
+            raise BundleError(f"{source.name}: more than {_MOST >> 20} MB; that is no bundle")
         out.write(chunk)
 
 

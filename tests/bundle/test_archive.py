@@ -4,11 +4,14 @@ import contextlib
 import hashlib
 import json
 import stat
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +20,7 @@ from agent.bundle.archive import Archive, is_plain_path
 from agent.bundle.manifest import DecisionRule
 from agent.errors import BundleError
 from agent.model.loading import load
-from agent.model.store import resolve
+from agent.model.store import Store, resolve
 from tests.support.bundles import LABELS, brightness_bundle, brightness_graph
 
 
@@ -89,6 +92,8 @@ def edit(**fields: object) -> Callable[[dict[str, bytes]], None]:
         (edit(decision={"good": [7], "threshold": 0.5}), "does not fit"),
         (edit(decision={"good": [0, 1], "threshold": 0.5}), "does not fit"),
         (edit(golden=[]), "no golden image"),
+        (edit(decision={"good": [0], "threshold": -0.1}), "threshold"),
+        (edit(decision={"good": [0], "threshold": "NaN"}), "threshold"),
         (edit(decision={"good": [0], "threshold": 0.9, "review": [0.1, 0.2]}), "around the threshold"),
         (edit(quality={"limits": {"sharpness": 3.0}}), "quality limits are not applied"),
         (edit(surprise=1), "unknown field `surprise`"),
@@ -135,6 +140,36 @@ def test_a_bomb_is_refused_without_unpacking_it(bundle: Path, tmp_path: Path) ->
         Archive(rewritten(bundle, tmp_path / "bomb.pipeline", bomb))
 
 
+def test_ten_gigabytes_of_zeros_are_refused_in_flat_memory(bundle: Path, tmp_path: Path) -> None:
+    """An entry that unpacks to 10 GB while manifest and zip call it small; and a file that is nothing but zeros."""
+    path = tmp_path / "zeros.pipeline"
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(16 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    whole = block * 640 + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
+    with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(path, "w") as target:
+        manifest = json.loads(source.read("manifest.json"))
+        manifest["files"]["zeros"] = {"bytes": 1000, "sha256": "0" * 64}
+        target.writestr("manifest.json", json.dumps(manifest))
+        for name in manifest["files"].keys() - {"zeros"}:
+            target.writestr(name, source.read(name))
+        target.writestr("zeros", whole)  # stored; now it is called deflated, and 1000 bytes
+        info = target.getinfo("zeros")
+        info.compress_type, info.file_size = zipfile.ZIP_DEFLATED, 1000
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError):
+            Archive(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    with (tmp_path / "sparse.pipeline").open("wb") as sparse:
+        sparse.truncate(10 << 30)
+    for use in (Archive, Store(tmp_path / "state").install):
+        with pytest.raises(BundleError, match=r"not a whole bundle|more than 1088 MB"):
+            use(tmp_path / "sparse.pipeline")
+    assert list((tmp_path / "state" / "bundles").iterdir()) == []
+
+
 def test_a_file_changed_after_the_check_is_noticed(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "stored.pipeline"
     with zipfile.ZipFile(bundle) as source, zipfile.ZipFile(path, "w") as target:
@@ -172,12 +207,29 @@ def test_plain_paths_stay_inside(name: str) -> None:
         assert (Path("/inside") / name).resolve().is_relative_to("/inside")
 
 
+def edited_graph(change: Callable[[onnx.ModelProto], None]) -> bytes:
+    model = onnx.load_from_string(brightness_graph())
+    change(model)
+    return bytes(model.SerializeToString())
+
+
+def elsewhere(model: onnx.ModelProto) -> None:
+    """The graph's constant is in a file of the station."""
+    (one,) = model.graph.initializer
+    one.ClearField("float_data")
+    one.ClearField("raw_data")
+    one.data_location = onnx.TensorProto.EXTERNAL
+    one.external_data.add(key="location", value="../../../etc/hostname")
+
+
 def test_a_model_that_does_not_fit_the_contract_never_loads(tmp_path: Path) -> None:
     cases = {
         "size": (brightness_graph(size=64), "input is"),
         "classes": (brightness_graph(classes=3), "2 labels"),
         "name": (brightness_graph(input_name="image"), "input is"),
         "noise": (b"not onnx", "cannot load"),
+        "own operator": (edited_graph(lambda model: setattr(model.graph.node[0], "domain", "evil")), "cannot load"),
+        "other file": (edited_graph(elsewhere), "keeps data in other files"),
     }
     for name, (graph, said) in cases.items():
         path = tmp_path / f"{name}.pipeline"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -107,6 +108,37 @@ def test_what_a_configuration_names_and_what_a_kill_left(store: Store, tmp_path:
 def test_too_slow_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"bundle\.budget_ms is 1e-06"):
         load(a_bundle(tmp_path / "up"), Trust(budget_ms=1e-6))
+
+
+class FullDisk:
+    """``os.fsync`` as on a disk that has just become full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fsync(_: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_no_space_left_is_one_line_and_the_active_bundle_goes_on(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1.0.0", "2.0.0"):
+        store.install(a_bundle(tmp_path / "up", version))
+    store.activate("brightness-1.0.0")
+    before = sorted((file.name, file.read_bytes()) for file in store.folder.iterdir())
+    third = a_bundle(tmp_path / "up", "3.0.0")
+    with monkeypatch.context() as patch:
+        FullDisk(patch)
+        for work in (
+            lambda: store.install(third),
+            lambda: store.activate("brightness-2.0.0"),
+            lambda: store.set_shadow("brightness-2.0.0"),
+        ):
+            with pytest.raises(BundleError, match="No space left on device"):
+                work()
+    assert sorted((file.name, file.read_bytes()) for file in store.folder.iterdir()) == before
+    store.install(third)
 
 
 def signed_by(key: Path, source: Path, target: Path) -> Path:
