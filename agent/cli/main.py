@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from agent import __version__
-from agent.cli import bundle, check, demo, log, outbox, predict, run, support
+from agent.cli import bench, bundle, check, demo, log, outbox, predict, run, support
 from agent.errors import UsageError, WeldwatchError
 from agent.logs import printable
 
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"weldwatch {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, run, predict, check, log, bundle, outbox, support):
+    for command in (demo, run, predict, check, log, bundle, outbox, bench, support):
         command.add_to(commands)
     return top
 

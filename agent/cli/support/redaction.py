@@ -25,7 +25,8 @@ _LOOKS_LIKE = (
     re.compile(r"(?<=[Bb]earer )[\w.~+/=-]+"),
     re.compile(r"(?i)(?<=[?&;])(?:[\w-]*(?:token|key|secret|pass\w*|auth\w*|sig\w*))=[^&\s\"']+"),
     re.compile(
-        r"(?i)\b(?:password|passwd|secret|token|api_?key)\b[\"']?\s*[:=]\s*[\"']?(?!null|unknown key|missing|\(removed)[^\s\"',;}]+"
+        r"(?i)\b(?:password|passwd|secret|token|api_?key)\b[\"']?\s*[:=]\s*[\"']?"
+        r"(?!null|unknown key|missing|\(removed)[^\s\"',;}]+"
     ),
 )
 _SHORTEST = 4  #: a secret of fewer characters would blot out half of every text
