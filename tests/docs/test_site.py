@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
+from locks import reading, sbom
 from tests.docs.pages import ROOT
 from tests.docs.test_docs import FIELDS
 
@@ -154,3 +155,11 @@ def test_the_ports_are_in_the_reference(site: Path, pages: dict[Path, Html]) -> 
     told = words(pages, site, "reference/ports.html")
     for name in ("Source", "Sink", "deliver(self, batch: Sequence[Stored]) -> int"):
         assert name in told, name
+
+
+def test_every_package_of_a_station_is_told_with_its_licence(site: Path, pages: dict[Path, Html]) -> None:
+    told = words(pages, site, "reference/components.html")
+    for one in reading.read("demo", sbom.python_here()):
+        assert one.name in told
+    assert "not installed here" not in told
+    assert json.loads((site / "reference" / "components.cdx.json").read_text(encoding="utf-8")) == sbom.bill()
