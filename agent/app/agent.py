@@ -31,6 +31,7 @@ from agent.pulse import Pulse
 
 STOP_DELIVER_S = 5.0  #: how long a stop goes on delivering
 STOP_RELEASE_S = 2.0  #: how long it goes on archiving and deleting
+ONCE_RELEASE_S = 60.0  #: how long ``run --once`` does: no rescan follows that would
 ONCE_DELIVER_S = 10.0  #: how long ``run --once`` waits for a broker
 HEALTH_S = 10.0
 _TICK_S = 0.25
@@ -195,7 +196,7 @@ class Agent:
         inspecting.join(STOP_DELIVER_S)
         parts.inspector.give_up()
         inspecting.join()
-        _close_all(parts.sources.values())
+        _close_all(parts.sources.values(), ONCE_RELEASE_S if once and not self._asked else STOP_RELEASE_S)
         if once and not self._asked:  # a broker that is away is waited for; at a stop it is not
             until = self._clock.monotonic() + ONCE_DELIVER_S
             for shipper in parts.shippers:
@@ -217,8 +218,8 @@ def _summary(health: Health) -> str:
     return f"{health.counters()['inspected']} images inspected; {', '.join(health.problems()) or 'no problems'}"
 
 
-def _close_all(sources: Iterable[Source]) -> None:
+def _close_all(sources: Iterable[Source], within_s: float) -> None:
     """All of them share the time: one whose target hangs must not make the stop long."""
-    until = time.monotonic() + STOP_RELEASE_S
+    until = time.monotonic() + within_s
     for source in sources:
         source.close(max(0.0, until - time.monotonic()))

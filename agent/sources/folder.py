@@ -221,7 +221,7 @@ class FolderSource:
         if not self._restored:
             self._disposal.restore(scan.hidden)
             self._restored, self._more = True, self._more or bool(scan.hidden)
-            self._disposal.releases.begin()
+            self._disposal.releases.begin(once=once)
 
     def _new_scan(self) -> Scan:
         return Scan(self._root, self._patterns, self._watching.add, self._notes.odd, self._notes.unmatched)

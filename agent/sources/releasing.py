@@ -5,8 +5,9 @@
                   └──▶ left ◀───┘          left ──met by the next rescan──▶ waiting
 
 Invariants
-- ``QUEUE`` files wait at most. What finds no room, or fails, is left: it stays where it is, and the next rescan that
-  meets it hands it in again. A kill leaves all of them so: the ledger has them, and the next start meets them.
+- ``QUEUE`` files wait at most; all there are, where no rescan follows (once). What finds no room, or fails, is left: it
+  stays where it is, and the next rescan that meets it hands it in again. A kill leaves all of them so: the ledger has
+  them, and the next start meets them.
 - After ``TRIES`` failures nothing is tried until the next rescan.
 - Trouble (no permission, full disk, a target that hangs) is a problem on health until nothing is left.
 - Memory: ``QUEUE`` entries, and one number a file that is left.
@@ -28,7 +29,7 @@ from agent.sources.settling import Signature
 
 _log = log("sources")
 
-QUEUE = 1000  #: files that wait
+QUEUE = 10_000  #: files that wait: some megabytes
 TRIES = 20  #: failures that end a round: the target is full or closed, not one file odd
 HANGS_S = 30.0  #: one file takes no longer where all is well
 
@@ -60,7 +61,7 @@ class Releases:
         self._at_work: tuple[float, bytes] | None = None  #: since when (monotonic seconds), on what
         self._left: set[int] = set()
         self._failures = 0  #: since the last rescan
-        self._closing = False
+        self._closing = self._once = False
 
     def hand_in(self, entries: Iterable[Entry]) -> None:
         """These files have a durable result."""
@@ -74,10 +75,11 @@ class Releases:
             self._changed.notify_all()
 
     def _takes_more(self) -> bool:
-        return len(self._waiting) < QUEUE and self._failures < TRIES
+        return (self._once or len(self._waiting) < QUEUE) and self._failures < TRIES
 
-    def begin(self) -> None:
-        """Let go of what was handed in, from now on; again is harmless."""
+    def begin(self, *, once: bool) -> None:
+        """Let go of what was handed in, from now on; again is harmless. ``once``: no rescan follows."""
+        self._once = once
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"release {self._source}", daemon=True)
             self._thread.start()
@@ -135,6 +137,9 @@ class Releases:
                 self._act(entry)
             except OSError as error:
                 failure = error
+            except Exception as error:  # noqa: BLE001  # a fault of ours: logged whole, and tried again as any other
+                _log.exception("source %s: release_failed: %s; please report it", self._source, error)
+                failure = OSError(f"{type(error).__name__}: {error}")
             with self._changed:
                 self._at_work = None
                 if failure is not None:

@@ -353,6 +353,30 @@ def test_a_target_that_hangs_holds_up_no_inspection(bench, png, monkeypatch, han
     assert len(running.frames) == 41
 
 
+def test_once_lets_go_of_all_however_short_the_queue(bench, png, monkeypatch):
+    monkeypatch.setattr(releasing, "QUEUE", 5)
+    for number in range(200):
+        aged(bench.captures / f"{number}.png", png)
+    bench.once(after="archive", archive=str(bench.archive))
+    assert (len(tree(bench.archive)), tree(bench.captures)) == (200, {})
+
+
+def test_a_fault_of_ours_ends_neither_the_thread_nor_the_release(bench, png, monkeypatch, caplog):
+    really, faults = moving.move, [ZeroDivisionError("what nobody thought of")]
+
+    def fails_once(*where, **how):
+        if faults:
+            raise faults.pop()
+        return really(*where, **how)
+
+    monkeypatch.setattr(moving, "move", fails_once)
+    running = bench.watch(after="archive", archive=str(bench.archive), rescan_s=0.1)
+    aged(bench.captures / "a.png", png)
+    running.until(lambda: tree(bench.folder) == {"archive/a.png": png})
+    running.until(lambda: not running.health.problems())
+    assert any(record.exc_info and "please report it" in record.getMessage() for record in caplog.records)
+
+
 def test_a_target_that_hangs_makes_no_stop_long(bench, png, hanging, caplog):
     answers, asked = hanging
     aged(bench.captures / "a.png", png)
