@@ -59,7 +59,7 @@ def fields(kind: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, st
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()
         yield f"{path}{field.name}", "required" if field.required else written(default)
-        a_list = any(get_origin(part) is list for part in _parts(hints[field.name]))
+        a_list = any(get_origin(part) in (list, tuple) for part in _parts(hints[field.name]))
         for inner in _sections(hints[field.name]):
             yield from fields(inner, f"{path}{field.name}{'[]' if a_list else ''}.")
 
@@ -73,7 +73,7 @@ def _sections(hint: Any) -> list[type[msgspec.Struct]]:
     """The sections that a value of this type is, or is a list of."""
     found = []
     for part in _parts(hint):
-        if get_origin(part) is list:
+        if get_origin(part) in (list, tuple):
             found += _sections(get_args(part)[0])
         elif isinstance(part, type) and issubclass(part, msgspec.Struct):
             found.append(part)
