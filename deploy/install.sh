@@ -23,15 +23,16 @@ usage: sudo deploy/install.sh [options]          installs, or upgrades what is t
 USAGE
 }
 
-OPT=/opt/weldwatch ETC=/etc/weldwatch VAR=/var/lib/weldwatch UNITS=/etc/systemd/system COMMAND=/usr/local/bin/weldwatch
+OPT=/opt/weldwatch UNITS=/etc/systemd/system COMMAND=/usr/local/bin/weldwatch
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=deploy/station.sh
+. "$here/station.sh"
 
 say() { echo "weldwatch: $1"; }
 fail() {
     echo "install.sh: $1" >&2
     exit "${2:-1}"
 }
-systemd_runs() { [ -d /run/systemd/system ]; }
 
 wheels='' python=python3 extras='' start=yes action=install purge=no changed=no
 while [ $# -gt 0 ]; do
@@ -51,6 +52,8 @@ while [ $# -gt 0 ]; do
 done
 [ "$purge" = no ] || [ "$action" = uninstall ] || fail "--purge goes with --uninstall" 2
 [ "$(id -u)" = 0 ] || fail "must be run as root: sudo $0" 2
+[ ! -e /usr/share/weldwatch/agent.example.yaml ] ||
+    fail "weldwatch is installed as a Debian package: upgrade and remove it with apt" 2
 
 # --- the environment -----------------------------------------------------------------------------------------------
 
@@ -135,21 +138,6 @@ tidy() {
 
 # --- the station ---------------------------------------------------------------------------------------------------
 
-make_user() {
-    getent passwd weldwatch > /dev/null ||
-        useradd --system --user-group --home-dir "$VAR" --shell /usr/sbin/nologin weldwatch
-}
-
-make_folders() {
-    [ -d "$VAR" ] || install -d -o weldwatch -g weldwatch -m 0750 "$VAR"
-    # The camera's FTP or SMB user joins the group, to deliver here.
-    [ -d "$VAR/captures" ] || install -d -o weldwatch -g weldwatch -m 2770 "$VAR/captures"
-    [ -d "$ETC" ] || install -d -m 0755 "$ETC"
-    [ -d "$ETC/credentials" ] || install -d -m 0700 "$ETC/credentials"
-    example=$(first "$wheels/agent.example.yaml" "$here/agent.example.yaml" "$here/../config/agent.example.yaml")
-    [ -e "$ETC/agent.yaml" ] || install -o root -g weldwatch -m 0640 "$example" "$ETC/agent.yaml"
-}
-
 first() {
     for one in "$@"; do
         [ ! -f "$one" ] || { echo "$one"; return; }
@@ -185,7 +173,7 @@ do_install() {
     name_environment
     make_environment
     make_user
-    make_folders
+    make_folders "$(first "$wheels/agent.example.yaml" "$here/agent.example.yaml" "$here/../config/agent.example.yaml")"
     install_units
     switch_to "$(basename "$environment")"
     tidy
@@ -213,9 +201,7 @@ do_uninstall() {
         say "removed; $ETC, $VAR and the user weldwatch stay. To remove these too: $0 --uninstall --purge"
         return
     fi
-    rm -rf "$ETC" "$VAR" "$UNITS/weldwatch.service.d" "$UNITS/weldwatch@.service.d"
-    if getent passwd weldwatch > /dev/null; then userdel weldwatch; fi
-    if getent group weldwatch > /dev/null; then groupdel weldwatch; fi
+    remove_station
     say "removed with configuration, state and results"
 }
 

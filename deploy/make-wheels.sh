@@ -107,6 +107,6 @@ pip wheel --no-deps --no-build-isolation --no-index -w "$out" "$checkout" || fai
         echo "weldwatch==${rest%%-*} --hash=sha256:${hash%% *}"
     done
 } > "$out/requirements.txt"
-cp "$checkout/deploy/install.sh" "$checkout/config/agent.example.yaml" "$checkout/LICENSE" "$out/"
+cp "$checkout/deploy/install.sh" "$checkout/deploy/station.sh" "$checkout/config/agent.example.yaml" "$checkout/LICENSE" "$out/"
 cp "$checkout"/systemd/weldwatch.service "$checkout"/systemd/weldwatch@.service "$out/"
 echo "$out: $(find "$out" -name '*.whl' | wc -l) wheels, $(du -sh "$out" | cut -f1); on the station: sudo $out/install.sh"

@@ -21,7 +21,7 @@ PACKAGES = "python3-venv,systemd,systemd-sysv,dbus"
 
 
 def base() -> Path:
-    """The bare system as a tar file, made where it is missing (about a minute, and it needs the distribution's mirror)."""
+    """The bare system as a tar file; made where it is missing, in about a minute, from the distribution's mirror."""
     cached = CHECKOUT / ".cache" / f"debian-{SUITE}.tar"
     if not cached.exists():
         work = CHECKOUT / ".cache" / "debootstrap"

@@ -57,8 +57,9 @@ def test_a_frame_that_a_camera_delivers_is_judged_and_a_technician_reads_it(stat
     station.sh("id stranger >/dev/null 2>&1 || useradd stranger")
     strange = station.sh(f"setpriv --reuid=stranger --regid=stranger --init-groups ls /{VAR}", check=False)
     assert strange.returncode != 0
-    foreign = station.sh(f"find /{VAR} ! -user weldwatch ! -path '*/captures/*'; find /{VAR} -perm /o+rwx -type f")
-    assert foreign.stdout == ""
+    ours = f"find /{VAR} ! -path '*/captures/*'"
+    assert station.sh(f"{ours} ! -user weldwatch; {ours} -type f -perm /o+rwx").stdout == ""
+    assert station.sh(f"{ours} -type f ! -perm -g+r").stdout == ""
 
 
 def test_systemd_takes_the_units_and_finds_little_exposed(station: Machine) -> None:
@@ -91,11 +92,9 @@ def test_what_root_does_belongs_to_the_station(station: Machine, tmp_path: Path)
 
 def test_a_service_that_hears_nothing_is_started_again_and_loses_no_frame(station: Machine) -> None:
     """The real systemd, with a shorter time: the process is stopped from outside, so that it tells nothing."""
-    short = station.root / "run/systemd/system/weldwatch.service.d"
     station.sh("mkdir -p /run/systemd/system/weldwatch.service.d && printf '[Service]\\nWatchdogSec=2\\n"
                "TimeoutStopSec=1\\n' > /run/systemd/system/weldwatch.service.d/short.conf && systemctl daemon-reload "
                "&& systemctl restart weldwatch")  # fmt: skip
-    assert short
     before = int(station.told("weldwatch", "NRestarts")["NRestarts"])
     station.sh(f"systemctl kill --signal={int(signal.SIGSTOP)} weldwatch")
     deliver(station, "meanwhile.png")
@@ -152,8 +151,9 @@ def test_an_upgrade_keeps_what_is_there_and_can_be_taken_back(station: Machine) 
     with (station.root / "etc/weldwatch/agent.yaml").open("a") as config:
         config.write("# mine\n")
     ours = (station.root / "etc/weldwatch/agent.yaml").read_text()
-    again = station.sh("/root/kit/install.sh").stdout
-    assert f"{__version__} is there already" in again
+    running = station.told("weldwatch", "MainPID")
+    assert f"{__version__} is there already" in station.sh("/root/kit/install.sh").stdout
+    assert station.told("weldwatch", "MainPID") == running, "nothing is new: it goes on running"
     station.sh("/root/next/install.sh")
     station.wait_active("weldwatch")
     assert station.sh("weldwatch --version").stdout == f"weldwatch {NEXT}\n"
@@ -172,7 +172,8 @@ def test_an_upgrade_keeps_what_is_there_and_can_be_taken_back(station: Machine) 
 
 
 def test_wheels_that_were_tampered_with_change_nothing(station: Machine) -> None:
-    station.sh("rm -rf /root/bad && cp -r /root/next /root/bad && echo x >> /root/bad/weldwatch-*.whl")
+    station.sh("rm -rf /root/bad && cp -r /root/next /root/bad && echo x | tee -a /root/bad/weldwatch-*.whl >/dev/null")
+    station.sh("echo '# another set' >> /root/bad/requirements.txt")
     done = station.sh("/root/bad/install.sh", check=False)
     assert done.returncode == 1
     assert "do not fit" in done.stderr
