@@ -45,8 +45,10 @@ demo-bundle: $(VENV)/.training
 	cp build/demo-bundle/weld-demo-*.pipeline agent/demo/
 
 # What tests need from the distribution: a broker to deliver to, strace to read the order of syncs from, jq for the
-# examples of the documentation, an RTSP server and a simulated GigE Vision camera.
+# examples of the documentation, an RTSP server and a simulated GigE Vision camera, and what boots a bare Debian to
+# install weldwatch on.
 PACKAGES := mosquitto mosquitto-clients strace jq openssl iproute2 prometheus aravis-tools python3-gi \
+	systemd systemd-container debootstrap debian-archive-keyring shellcheck python3-venv \
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
 .PHONY: system-packages
 system-packages:
@@ -65,7 +67,7 @@ $(VENV)/.%: $(VENV)/bin/python pyproject.toml locks/*-$(PY_VERSION).txt
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-docs: $(VENV)/.test
+docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo 'open build/site/index.html; it needs no server and no network'
 
@@ -73,7 +75,7 @@ docs: $(VENV)/.test
 matrix: $(VENV)/.test system-packages
 	$(BIN)/python -m tests.compatibility.matrix $(MATRIX)
 
-sbom: $(VENV)/.test
+sbom: $(VENV)/.docs
 	$(BIN)/python -m locks.sbom
 
 # The first part needs no network and is in `make test`; the second asks PyPI about each locked version.
