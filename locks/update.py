@@ -18,6 +18,7 @@ from locks.reading import HERE, PYTHONS
 SETS = {
     "demo": ("demo",),
     "training": ("demo", "training"),
+    "docs": ("demo", "docs", "sbom"),
     "matrix": ("demo", "camera", "genicam", "dev"),
     "test": ("demo", "camera", "genicam", "training", "dev", "docs", "sbom"),
 }

@@ -37,7 +37,7 @@ def _class(node: ast.ClassDef, text: str) -> str:
         if isinstance(method, ast.FunctionDef):
             returns = f" -> {ast.unparse(method.returns)}" if method.returns else ""
             line = f"{method.name}({ast.unparse(method.args)}){returns}"
-            parts.append(f"### {method.name} {{ #{node.name.lower()}-{method.name.strip('_')} }}\n\n")
+            parts.append(f"### `{method.name}` {{ #{node.name.lower()}-{method.name.strip('_')} }}\n\n")
             parts.append(f"```python\n{line}\n```\n\n{_words(ast.get_docstring(method))}\n\n")
     return "".join(parts)
 
