@@ -23,7 +23,7 @@ from agent.app.watchdog import Watchdog
 from agent.clock import Clock, SystemClock
 from agent.config import AgentConfig
 from agent.delivery.shipper import stop_all
-from agent.errors import RetryError
+from agent.errors import FatalError, RetryError
 from agent.health import Health
 from agent.logs import log
 from agent.ports import Source
@@ -59,6 +59,7 @@ class Agent:
         self._failed = threading.Event()
         self._changed = threading.Event()  #: the main thread should look: stop, or a new status
         self._asked = False
+        self.start_again = False  #: after ``run``: the ledger was damaged while in use, and a new start sets it aside
 
     def stop(self) -> None:
         """Ask for the end: finish what is claimed, deliver what it can, return from ``run``. From any thread."""
@@ -121,7 +122,12 @@ class Agent:
                 with self._watchdog.watching(pulses, lambda: _summary(self.health)):
                     self._tend(parts, condition)
         finally:
+            if parts.ledger.damaged:
+                _log.error("ledger_damaged: met while in use; the agent sets it aside and begins a new one")
             delivered = self._wind_down(parts, watching, inspecting, once)
+        if parts.ledger.damaged:
+            self.start_again = not once and not self._asked
+            return 1
         return 1 if self._failed.is_set() or (once and not delivered) else 0
 
     # -- threads -----------------------------------------------------------------------------------------------------
@@ -131,8 +137,9 @@ class Agent:
         try:
             parts.inspector.run(parts.sources)
         except Exception:  # noqa: BLE001  # logged whole and turned into exit code 1
-            _log.exception("inspector_failed: the agent ends, images without a result stay where they are")
-            self._failed.set()
+            if not parts.ledger.damaged:  # that the main thread tells
+                _log.exception("inspector_failed: the agent ends, images without a result stay where they are")
+                self._failed.set()
             parts.intake.end()
             self.stop()
 
@@ -144,6 +151,8 @@ class Agent:
                 source.run(parts.intake.offer, self._stop, once=once)
                 return
             except Exception as error:  # noqa: BLE001  # the thread's last line: logged whole, shown, tried again
+                if parts.ledger.damaged:
+                    return
                 self.health.raise_problem(problem, str(error))
                 _log.exception("source_failed: %s: %s; starting it again in %g s", source.name, error, _SOURCE_AGAIN_S)
                 if once:
@@ -160,6 +169,8 @@ class Agent:
             self._pulse.step("its round: status, space, bundles")
             self._changed.wait(_TICK_S)
             self._changed.clear()
+            if parts.ledger.damaged:
+                break
             if parts.mqtt is not None and (shown := condition.gist(self._inspecting())) != published:
                 published = shown
                 parts.mqtt.publish_status()
@@ -170,7 +181,7 @@ class Agent:
                 if now >= next_health and parts.mqtt is not None:
                     next_health = now + HEALTH_S
                     parts.mqtt.publish_health(condition.gauges())
-            except (RetryError, OSError) as error:
+            except (RetryError, FatalError, OSError) as error:
                 _log.warning("health_delayed: a disk in trouble: %s; tried again", error)
 
     def _tend_once(self, parts: Parts, condition: Condition, watching: list[threading.Thread]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,4 +61,7 @@ def work(options: argparse.Namespace) -> int:
     agent = Agent(settings, watchdog=Watchdog(Notify.from_environment(), options.watchdog))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.ask_to_stop())
-    return agent.run(once=options.once)
+    code = agent.run(once=options.once)
+    if agent.start_again:  # under the same process id; what an old thread may still hold goes with the old image
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # a shell is what nobody wants here
+    return code

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from agent.clock import Clock
 from agent.delivery.lane import Lane
 from agent.delivery.replays import Replays
-from agent.errors import RejectError, RetryError
+from agent.errors import FatalError, RejectError, RetryError
 from agent.health import Health
 from agent.ledger import Ledger
 from agent.logs import log
@@ -88,7 +88,7 @@ class Shipper:
             started = self._clock.monotonic()
             try:
                 went = self._step()
-            except RetryError as error:
+            except (RetryError, FatalError) as error:  # a damaged ledger: the agent is about to start again
                 if not self._pause(str(error)):
                     return
             except Exception as error:  # noqa: BLE001  # a fault of ours must not end the thread and strand the results

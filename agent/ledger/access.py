@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +49,7 @@ class Access:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.lock = threading.RLock()  #: for what must happen together with a write
         self.closed = False
+        self.damaged = False  #: met damage: nothing can be trusted any more, and the next start sets the file aside
         self._path, self._write = path, connection
         self._idle_readers: list[sqlite3.Connection] = []
         self._reserve = Reserve(path.parent)
@@ -114,7 +115,9 @@ class Access:
             said = database.translate(error, self._path)
             if not isinstance(said, DamagedError):
                 raise said from error
-            self._path.with_name(database.DAMAGED_MARK).write_text(f"{said}\n", encoding="utf-8")
+            self.damaged = True
+            with suppress(OSError):  # an empty mark is one, too
+                self._path.with_name(database.DAMAGED_MARK).write_text(f"{said}\n", encoding="utf-8")
             raise FatalError(
                 f"{self._path}: the ledger is damaged ({said}); a restart sets it aside and goes on"
             ) from error

@@ -177,6 +177,11 @@ class Ledger:
             self._changed.wait_for(lambda: self.last_sequence > sequence or unless(), timeout)
             return self.last_sequence > sequence
 
+    @property
+    def damaged(self) -> bool:
+        """It met damage while in use. Only opening it anew helps, which sets the file aside and begins a new one."""
+        return self._access.damaged
+
     def wake(self) -> None:
         """Let all who wait look at their ``unless`` again."""
         with self._changed:
@@ -226,6 +231,8 @@ class Ledger:
         with self._access.lock:
             if self._access.closed or self._cursors == self._saved:
                 return True
+            if self._access.damaged:
+                return False
             try:
                 with self._access.writing(sync=False) as connection:
                     cursors = self._write_cursors(connection)
