@@ -147,7 +147,8 @@ class Host:
         """Go as the specification says: the death first."""
         if self._client is not None:
             if self.host_id:
-                self._client.publish(self._state_topic, self._state(False), 1, True).wait_for_publish(5)
+                with contextlib.suppress(RuntimeError):  # not connected at present: there is nobody to tell
+                    self._client.publish(self._state_topic, self._state(False), 1, True).wait_for_publish(5)
             self._client.disconnect()
             self._end()
 
@@ -156,7 +157,7 @@ class Host:
         if self._client is not None:
             self._client.loop_stop()
             sock: Any = self._client.socket()
-            with contextlib.suppress(OSError):
+            if sock is not None:
                 sock.close()
             self._end()
 
