@@ -69,6 +69,7 @@ class Replays:
             hidden = self.folder / f".{name}.json"
             with hidden.open("xb") as file:
                 file.write(msgspec.json.encode(wish))
+                self._give_away(file.fileno())
                 file.flush()
                 os.fsync(file.fileno())
             hidden.rename(self._wish(name))
@@ -80,13 +81,16 @@ class Replays:
         return name
 
     def _make_folder(self) -> None:
-        """Owned by whom the state is, so that an agent of its own user can end what root asked for."""
         if not self.folder.exists():
             self.folder.mkdir()
-            owner = self.folder.parent.stat()
-            if os.geteuid() == 0:
-                os.chown(self.folder, owner.st_uid, owner.st_gid)
+            self._give_away(self.folder)
             sync_directory(self.folder.parent)
+
+    def _give_away(self, what: Path | int) -> None:
+        """To whom the state belongs, so that an agent of its own user can read and end what root asked for."""
+        if os.geteuid() == 0:
+            owner = self.folder.parent.stat()
+            os.chown(what, owner.st_uid, owner.st_gid)
 
     def names(self) -> list[str]:
         """All wishes, oldest first."""

@@ -44,6 +44,7 @@ class Shipper:
         self._woken = threading.Event()
         self._moved = threading.Condition()
         self._failures, self._failing_since = 0, 0.0
+        self._busy_at = float("-inf")
 
     def start(self) -> None:
         """Open the sink and begin to deliver."""
@@ -112,11 +113,7 @@ class Shipper:
             self._again.step(cursor)
         batch = self._ledger.after(cursor, pace.batch, pace.batch_bytes)
         if not batch:
-            pause = _LOOK_AGAIN_S if self._again is None else self._again.pause_s()
-            # The next commit takes the cursor along; only where none comes is it written by itself.
-            if not self._ledger.wait_for(cursor, min(_IDLE_S, pause), unless=self._stopping.is_set):
-                self._ledger.save_cursors()
-                self._ledger.wait_for(cursor, max(0.0, pause - _IDLE_S), unless=self._stopping.is_set)
+            self._wait(cursor)
             return 0
         try:
             accepted = self._sink.deliver(batch)
@@ -127,10 +124,21 @@ class Shipper:
         if accepted == 0:
             raise RetryError("took nothing and gave no reason")
         self._recovered()
+        self._busy_at = self._clock.monotonic()
         self._ledger.advance(name, batch[accepted - 1].sequence)
         self._health.count(f"{name}_delivered", accepted)
         self._tell_moved()
         return accepted
+
+    def _wait(self, cursor: int) -> None:
+        """For a result, or for the second lane's next handful."""
+        pause = _LOOK_AGAIN_S if self._again is None else self._again.pause_s()
+        idle_s = self._clock.monotonic() - self._busy_at
+        if idle_s >= _IDLE_S:  # the next commit takes the cursor along; only where none comes is it written by itself
+            self._ledger.save_cursors()
+        else:
+            pause = min(pause, _IDLE_S - idle_s)
+        self._ledger.wait_for(cursor, pause, unless=self._stopping.is_set)
 
     def _bury(self, stored: Stored, reason: str) -> None:
         self._ledger.bury(self._sink.name, stored, reason)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from agent.delivery.mqtt.connection import CONNECT_TIMEOUT_S, Connection
+from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.settings import Settings
 from agent.errors import RetryError, UsageError
 from agent.health import Health
@@ -41,8 +41,7 @@ class Brokers:
     def __init__(self, settings: Sequence[Settings], health: Health) -> None:
         self._all, self._health = list(settings), health
         self._used = self._next = 0
-        self._scout: threading.Thread | None = None
-        self._over = threading.Event()
+        self._over = threading.Event()  #: ends the scout of the connection in use
         self.better = threading.Event()  #: one before the one in use answers again
 
     @property
@@ -82,15 +81,14 @@ class Brokers:
         self.better.clear()
         if self._used == 0:
             return
-        self._over.clear()
-        self._scout = threading.Thread(target=self._look, args=(self._all[: self._used], found), name="mqtt-scout")
-        self._scout.daemon = True
-        self._scout.start()
+        self._over = threading.Event()
+        before = self._all[: self._used]
+        threading.Thread(target=self._look, args=(before, found, self._over), name="mqtt-scout", daemon=True).start()
 
-    def _look(self, better: Sequence[Settings], found: Callable[[], None]) -> None:
-        while not self._over.wait(LOOK_AGAIN_S):
+    def _look(self, better: Sequence[Settings], found: Callable[[], None], over: threading.Event) -> None:
+        while not over.wait(LOOK_AGAIN_S):
             for settings in better:
-                if trouble_with(settings) is None:
+                if trouble_with(settings) is None and not over.is_set():
                     _LOG.info("broker %s answers again; going back to it", settings.address)
                     self.better.set()
                     found()
@@ -99,7 +97,4 @@ class Brokers:
     def ended(self, *, soon: bool) -> None:
         """The connection in use is over; ``soon``: its broker closed it as soon as it was up."""
         self._next = (self._used + 1) % len(self._all) if soon else 0
-        self._over.set()
-        if self._scout is not None:
-            self._scout.join(CONNECT_TIMEOUT_S + 1)
-            self._scout = None
+        self._over.set()  # a scout that waits for an answer just then is not waited for

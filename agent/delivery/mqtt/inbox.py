@@ -59,12 +59,10 @@ class Inbox:
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Answer no more. Does not wait for an answer that is under way."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join(_ANSWER_S)
 
     def connected(self, connection: Connection) -> None:
         """Listen there. Answers go over the newest connection."""
