@@ -1,6 +1,6 @@
 """`bundle`: from a fitted model to a `.pipeline` file that a quality engineer can defend.
 
-ONNX variants and the temperature of each (validation) ─▶ parity ─▶ threshold of each (validation) ─▶ figures (test)
+ONNX variants and the calibration of each (validation) ─▶ parity ─▶ threshold of each (validation) ─▶ figures (test)
                          ─▶ golden images ─▶ report ─▶ archive ─▶ the agent's own self-test
 
 Invariants: every probability behind a threshold or a figure comes from the agent's session on the very bytes that go
@@ -64,25 +64,26 @@ class _Variant:
 
 @dataclass(frozen=True)
 class Export:
-    """An ONNX file, and the temperature that is folded into it."""
+    """An ONNX file, and the calibration that is folded into it."""
 
     onnx: bytes
     temperature: float
+    shift: float = 0.0  #: of the margin
 
 
 def export(model: Any, val: Frames, recipe: Recipe) -> dict[str, Export]:
-    """The recipe's ONNX variants by name, each with a temperature of its own, fitted on validation frames.
+    """The recipe's ONNX variants by name, each with a calibration of its own, fitted on validation frames.
 
-    Quantising moves the margins, so int8 is measured first, then exported anew with the temperature that it needs: the
-    head stays in float, and the rest of the graph does not depend on it.
+    Quantising moves the margins, all of them one way, so int8 is measured first, then exported anew with the
+    temperature and the shift that it needs: the head stays in float, and the rest of the graph depends on neither.
     """
     plain = statistics.fit_temperature(margins(model, val.gray), val.bad)
     variants = {"fp32": Export(to_onnx(model, plain), plain)}
     if "int8" in recipe.export.variants:
         calibration = _calibration(val, recipe)
         first = to_int8(variants["fp32"].onnx, calibration)
-        own = plain * statistics.fit_temperature(_margins_of(first, val, recipe), val.bad)
-        variants["int8"] = Export(to_int8(to_onnx(model, own), calibration), own)
+        temperature, shift = statistics.fit_temperature_and_shift(plain * _margins_of(first, val, recipe), val.bad)
+        variants["int8"] = Export(to_int8(to_onnx(model, temperature, shift), calibration), temperature, shift)
     return {name: variants[name] for name in recipe.export.variants}
 
 
@@ -107,7 +108,7 @@ def make_bundle(
     exported = export(model, val, recipe)
     files = {name: one.onnx for name, one in exported.items()}
     with _draft(recipe, files) as models:
-        found = {name: _look(one, val, test, recipe, exported[name].temperature, tell) for name, one in models.items()}
+        found = {name: _look(one, val, test, recipe, exported[name], tell) for name, one in models.items()}
         first = next(iter(found.values()))
         exact = found.get("fp32", first)
         keras = parity.calibrated(margins(model, val.gray), exact.rule.temperature)
@@ -171,7 +172,7 @@ def _draft(recipe: Recipe, files: Mapping[str, bytes]) -> Iterator[dict[str, Onn
         yield {name: OnnxModel(opened, name) for name in files}
 
 
-def _look(model: OnnxModel, val: Frames, test: Frames, recipe: Recipe, temperature: float, tell: Tell) -> _Variant:
+def _look(model: OnnxModel, val: Frames, test: Frames, recipe: Recipe, exported: Export, tell: Tell) -> _Variant:
     """Probabilities of one variant, and its threshold and review band, chosen on validation."""
 
     def defect(frames: Frames, what: str) -> F64:
@@ -185,7 +186,9 @@ def _look(model: OnnxModel, val: Frames, test: Frames, recipe: Recipe, temperatu
         confidence=choice.confidence, draws=choice.draws,
     )  # fmt: skip
     band = statistics.review_band(on_val, threshold, choice.review_share)
-    rule = DecisionRule(good=[0], threshold=threshold.value, review=band, temperature=temperature)
+    rule = DecisionRule(
+        good=[0], threshold=threshold.value, review=band, temperature=exported.temperature, shift=exported.shift
+    )
     return _Variant(model, on_val, on_test, threshold, rule)
 
 

@@ -1,12 +1,12 @@
 """From Keras to the bundle's ONNX graph.
 
-    input [N,128,128,3] 0…1 ─▶ probability [N,2] ── softmax of logits / temperature
+    input [N,128,128,3] 0…1 ─▶ probability [N,2] ── softmax of (logits + shift of the defect's) / temperature
                             ─▶ activation_map [N,h,w] ── what each place adds to the margin (Zhou et al. 2016)
                             ─▶ embedding [N,c]
 
-Invariants: opset 17, IR version 10 at most, the batch dimension is called N; the temperature is inside, so everybody
-who runs the graph gets the calibrated number; the mean of activation_map plus the graph's bias is the calibrated margin
-(defect minus no defect).
+Invariants: opset 17, IR version 10 at most, the batch dimension is called N; temperature and shift are inside, so
+everybody who runs the graph gets the calibrated number; the mean of activation_map plus the graph's bias is the
+calibrated margin (defect minus no defect).
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ OPSET, IR_VERSION = 17, 8
 OUTPUTS = ("probability", "activation_map", "embedding")
 
 
-def to_onnx(model: Any, temperature: float) -> bytes:
-    """The ONNX file of a fitted keras.Model with two logits, `temperature` > 0 folded in."""
+def to_onnx(model: Any, temperature: float, shift: float = 0.0) -> bytes:
+    """The ONNX file of a fitted keras.Model with two logits; `temperature` > 0 and the margin's `shift` folded in."""
     import tensorflow as tf
 
     shape = (None, *model.input_shape[1:])
-    function = tf.function(_outputs(model, temperature), input_signature=[tf.TensorSpec(shape, tf.float32, INPUT_NAME)])
+    function = tf.function(
+        _outputs(model, temperature, shift), input_signature=[tf.TensorSpec(shape, tf.float32, INPUT_NAME)]
+    )
     with warnings.catch_warnings():
         # tf2onnx 1.17 calls what numpy 2 and TensorFlow have renamed; its result is checked by the parity gate.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -41,17 +43,19 @@ def to_onnx(model: Any, temperature: float) -> bytes:
     return _tidy(_simplify(proto.SerializeToString()))
 
 
-def _outputs(model: Any, temperature: float) -> Any:
+def _outputs(model: Any, temperature: float, shift: float) -> Any:
     import keras
     import tensorflow as tf
 
     pooling = model.get_layer(EMBEDDING)
-    inner = keras.Model(model.input, [pooling.input, pooling.output, model.get_layer(LOGITS).output])
-    kernel, _ = model.get_layer(LOGITS).get_weights()
+    inner = keras.Model(model.input, [pooling.input, pooling.output])
+    kernel, bias = model.get_layer(LOGITS).get_weights()
+    bias[1] += shift  # where it is already: an addition of its own would be quantised with the rest
     toward_defect = ((kernel[:, 1] - kernel[:, 0]) / temperature).astype("float32")
 
     def outputs(frames: Any) -> dict[str, Any]:
-        places, embedding, logits = inner(frames, training=False)
+        places, embedding = inner(frames, training=False)
+        logits = tf.linalg.matmul(tf.cast(embedding, tf.float32), kernel) + tf.constant(bias, tf.float32)
         shown = tf.reduce_sum(tf.cast(places, tf.float32) * tf.constant(toward_defect), axis=-1)
         return dict(zip(OUTPUTS, (tf.nn.softmax(logits / temperature), shown, embedding), strict=True))
 

@@ -249,6 +249,32 @@ def fit_temperature(logits: F64, bad: Bools, low: float = 0.05, high: float = 50
     return float(np.exp((left + right) / 2))
 
 
+def fit_temperature_and_shift(logits: F64, bad: Bools) -> tuple[float, float]:
+    """Temperature and shift of (logits + shift) / temperature with the least log loss, by Newton's method.
+
+    Platt's scaling (1999), with his targets, as above: for margins that something has moved as a whole.
+    """
+    count = int(bad.sum())
+    target = np.where(bad, (count + 1) / (count + 2), 1 / (len(bad) - count + 2))
+    design = np.stack([logits, np.ones(len(logits))], axis=1)
+    weights = np.array([1 / fit_temperature(logits, bad), 0.0])
+
+    def loss(w: F64) -> float:
+        margin = design @ w
+        return float(np.mean(target * np.logaddexp(0, -margin) + (1 - target) * np.logaddexp(0, margin)))
+
+    for _ in range(50):
+        said = 1 / (1 + np.exp(-np.clip(design @ weights, -500, 500)))
+        gradient = design.T @ (said - target) / len(said)
+        bend = (design * (said * (1 - said))[:, None]).T @ design / len(said) + 1e-9 * np.eye(2)
+        step = np.linalg.solve(bend, gradient)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-12:
+            step = step / 2
+        weights = weights - step
+    slope = max(float(weights[0]), 1 / 50)
+    return 1 / slope, float(weights[1]) / slope
+
+
 @dataclass(frozen=True)
 class Reliability:
     """A bin of the reliability plot: `frames` frames said `said` on average, and `was` of them were defective."""

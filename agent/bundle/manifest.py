@@ -43,6 +43,7 @@ class DecisionRule(_Part, frozen=True):
     threshold: Probability  #: defect probability at or above: NotOK
     review: tuple[Probability, Probability] | None = None  #: low ≤ p < high: NotDecidable, look at it yourself
     temperature: Annotated[float, Meta(gt=0)] = 1.0  #: already folded into the graph; kept for the record
+    shift: float = 0.0  #: of the margin, before the temperature; folded in as well
 
 
 class Variant(_Part, frozen=True):

@@ -97,8 +97,8 @@ def test_keras_and_the_agent_agree(chain: Chain) -> None:
     assert np.max(np.abs(found - expected)) <= 1e-4
 
 
-def test_each_variant_has_the_temperature_that_suits_it(chain: Chain) -> None:
-    """What is folded into int8 leaves nothing to fit on validation; the manifest says what it was."""
+def test_each_variant_has_the_calibration_that_suits_it(chain: Chain) -> None:
+    """What is folded into a variant leaves nothing to fit on validation; the manifest says what it was."""
     from training import statistics
 
     frames = dataset.load(chain.out / "prepared").split("val")
@@ -106,8 +106,13 @@ def test_each_variant_has_the_temperature_that_suits_it(chain: Chain) -> None:
         for name, variant in archive.manifest.variants.items():
             found = evaluate.probabilities(OnnxModel(archive, name), frames.gray).astype(np.float64)
             margin = np.log(found[:, 1]) - np.log(found[:, 0])
-            assert statistics.fit_temperature(margin, frames.bad) == pytest.approx(1, abs=0.02), name
             assert variant.decision is not None
+            if name == "fp32":
+                assert statistics.fit_temperature(margin, frames.bad) == pytest.approx(1, abs=0.02)
+                assert variant.decision.shift == 0
+            else:
+                temperature, shift = statistics.fit_temperature_and_shift(margin, frames.bad)
+                assert (temperature, shift) == (pytest.approx(1, abs=0.02), pytest.approx(0, abs=0.02))
             told = archive.manifest.training.metrics["variants"][name]["temperature"]
             assert told == variant.decision.temperature
 

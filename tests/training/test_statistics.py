@@ -6,7 +6,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from training import statistics
-from training.statistics import auc, choose_threshold, ece, fit_temperature, interval, operating_threshold, rate
+from training.statistics import (
+    auc,
+    choose_threshold,
+    ece,
+    fit_temperature,
+    fit_temperature_and_shift,
+    interval,
+    operating_threshold,
+    rate,
+)
 
 SCORES = st.lists(st.tuples(st.integers(0, 20), st.booleans(), st.integers(0, 5)), min_size=4, max_size=60)
 
@@ -122,6 +131,21 @@ def test_the_promised_escape_rate_holds_for_new_recordings() -> None:
 def test_a_threshold_needs_both_classes() -> None:
     with pytest.raises(ValueError, match="good and defective"):
         choose_threshold(np.array([0.5]), np.array([True]), np.array(["r"]), 0.1)
+
+
+@pytest.mark.parametrize(("temperature", "shift"), [(0.5, 0.0), (1.0, 2.0), (3.0, -1.5)])
+def test_temperature_and_shift_are_found_again(temperature: float, shift: float) -> None:
+    rng = np.random.default_rng(4)
+    honest = rng.normal(0, 3, 20_000)
+    bad = rng.random(20_000) < 1 / (1 + np.exp(-honest))
+    found = fit_temperature_and_shift(honest * temperature - shift, bad)
+    assert found == (pytest.approx(temperature, rel=0.05), pytest.approx(shift, abs=0.1))
+
+
+def test_what_separates_perfectly_has_a_calibration_too() -> None:
+    logits = np.array([-5.0, -4.0, 4.0, 5.0]) + 2
+    temperature, shift = fit_temperature_and_shift(logits, logits > 0)
+    assert np.isfinite([temperature, shift]).all()
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
