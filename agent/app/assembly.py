@@ -17,7 +17,7 @@ from agent.app.jobs import Jobs
 from agent.app.orders import orders
 from agent.app.places import make_folder, only_one
 from agent.app.replay import ReplayOrder
-from agent.app.retention import Retention
+from agent.app.retention import Retention, Reviewed
 from agent.clock import Clock
 from agent.config import AgentConfig, CameraConfig, FolderConfig, MqttConfig
 from agent.delivery.json_files import JsonFiles
@@ -83,8 +83,9 @@ def assemble(
     files = JsonFiles(config.results, clock) if wants_files else None
     intake = Intake()
     jobs = Jobs.open(Path(config.state), [source.name for source in config.sources], clock)
+    reviewed = Reviewed(config.results)
     stores = {
-        one.name: store_of(one, config.results, clock, health, ledger.interesting)
+        one.name: store_of(one, config.results, clock, health, reviewed.interesting(ledger))
         for one in config.sources
         if isinstance(one, CameraConfig)
     }
@@ -119,7 +120,9 @@ def assemble(
         sources=sources,
         sinks=sinks,
         shippers=[Shipper(sink, ledger, health, clock, replays) for sink in sinks],
-        retention=Retention(config.results, Path(config.state), ledger, files, [*stores.values()], clock, health),
+        retention=Retention(
+            config.results, Path(config.state), ledger, files, [*stores.values()], clock, health, reviewed
+        ),
         mqtt=mqtt,
         commands=commands,
         jobs=jobs,

@@ -6,14 +6,16 @@
 
 Invariants
 - What a sink has still to deliver is never removed, however full the disk is.
-- When space is short the least interesting goes first: frames and results that are OK, then NotDecidable, then NotOK;
-  of each the oldest. Removing needs no space that is not there: files are unlinked, the ledger has its reserve.
+- When space is short the least interesting goes first: frames and results that are OK, then NotDecidable, then NotOK
+  and what a person has reviewed; of each the oldest. Removing needs no space that is not there: files are unlinked, the
+  ledger has its reserve.
 - State and results may be on separate disks: on each only what lies there is removed.
 - Works in a thread of its own, in steps: neither an inspection nor the main thread waits for a slow disk.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,24 +23,64 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from agent.app.bundles.labels import Labels
 from agent.app.places import free_mb
 from agent.clock import Clock, iso_utc
 from agent.config import ResultsConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.shedding import ResultsFolder
-from agent.errors import RetryError
+from agent.errors import RetryError, UsageError
 from agent.health import Health
 from agent.ledger import Ledger
+from agent.ledger.pruning import Spare
 from agent.logs import log
+from agent.ports import Stored
 from agent.result import Evaluation
+from agent.sources.camera.store import Interesting
 
 BY_AGE_S = 3600.0
 BY_SIZE_S = 600.0
 LOOK_S = 1.0  #: a statvfs, so that a fast camera does not fill the margin in between
 _AGAIN_S = 60.0  #: after trouble, or when nothing may go
 _TOLD_AGAIN_S = 86_400.0
-_DULL_FIRST: tuple[Evaluation, ...] = ("OK", "NotDecidable", "NotOK")
 _log = log("app")
+
+
+class Reviewed:
+    """What ``results.reviewed`` names; read anew when the file has changed. Without a file nothing was reviewed."""
+
+    def __init__(self, config: ResultsConfig) -> None:
+        self._file = Path(config.reviewed) if config.reviewed is not None else None
+        self._stamp: tuple[int, int] | None = None
+        self._labels: Labels | None = None
+
+    def has(self, result_id: str, sha256: str | None, image: str) -> bool:
+        """Whether a person has looked at this result; ``look`` has read the file before."""
+        return self._labels is not None and self._labels.of(result_id, sha256, image) is not None
+
+    def spare(self, one: Stored) -> bool:
+        """The same of a result in the ledger."""
+        if self._labels is None:
+            return False
+        sha256 = json.loads(one.body)["image"]["sha256"] if self._labels.by == "sha256" else None
+        return self.has(one.result_id, sha256, one.image_name)
+
+    def interesting(self, ledger: Ledger) -> Interesting:
+        """Which frames are worth more than others, for a camera's store."""
+        return lambda begin, end: ledger.interesting(begin, end, self.spare if self._file else None)
+
+    def look(self) -> None:
+        """Read the file if it has changed; what cannot be read changes nothing, and is said."""
+        if self._file is None:
+            return
+        try:
+            facts = self._file.stat()
+            stamp = facts.st_mtime_ns, facts.st_size
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._labels = Labels(self._file)
+        except (OSError, UsageError) as error:
+            _log.warning("reviewed_unreadable: results.reviewed: %s; as before", error)
 
 
 class Frames(Protocol):
@@ -72,10 +114,12 @@ class Retention:
         frames: Sequence[Frames],
         clock: Clock,
         health: Health,
+        reviewed: Reviewed,
     ) -> None:
+        self._reviewed = reviewed
         self._config, self._ledger, self._files, self._frames = config, ledger, files, frames
         self._clock, self._health = clock, health
-        self._folder = ResultsFolder(Path(config.directory), self._delivered)
+        self._folder = ResultsFolder(Path(config.directory), self._delivered, reviewed.has)
         self._results, self._state = _Disk(Path(config.directory)), _Disk(state)
         self._next_by_age = self._next_by_size = self._next_told = self._not_before = float("-inf")
         self._stop = threading.Event()
@@ -118,6 +162,7 @@ class Retention:
         now = self._clock.monotonic()
         if now >= self._next_by_age:
             self._next_by_age = now + BY_AGE_S
+            self._reviewed.look()
             if self._by_age():
                 self._next_by_age = now
                 return True
@@ -191,8 +236,12 @@ class Retention:
         return True
 
     def _shed_ledger(self) -> bool:
-        for evaluation in _DULL_FIRST:
-            if went := self._ledger.shed(evaluation):
+        spared: list[tuple[Evaluation, Spare | None]] = [
+            ("OK", self._reviewed.spare),
+            ("NotDecidable", self._reviewed.spare),
+        ]
+        for evaluation, spare in (*spared, ("NotOK", None), ("OK", None), ("NotDecidable", None)):
+            if went := self._ledger.shed(evaluation, spare):
                 self._health.count("retention_removed", went, kind="ledger")
                 return True
         return False

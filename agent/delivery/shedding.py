@@ -3,7 +3,7 @@
     1. files of single results that are OK      (their line stays in the daily log)
     2. … that are NotDecidable
     3. daily logs of days that are over
-    4. files of single results that are NotOK
+    4. files of single results that are NotOK, or were reviewed
 
 Invariants
 - Within each step the oldest goes first. What a sink has still to deliver never goes, nor a file that is not a result.
@@ -30,12 +30,19 @@ _BLOCK = 512  #: st_blocks counts in these
 Age = tuple[int, str]  #: modification time in ns, name
 
 
+class _Image(msgspec.Struct):
+    name: str
+    sha256: str | None
+
+
 class Head(msgspec.Struct):
     """What decides whether a result may go."""
 
+    result_id: str
     ledger_id: str
     sequence: int
     evaluation: Evaluation
+    image: _Image
 
 
 _HEAD = msgspec.json.Decoder(Head)
@@ -53,9 +60,16 @@ class Shed:
 class ResultsFolder:
     """One results folder; used by one thread."""
 
-    def __init__(self, directory: Path, delivered: Callable[[str, int], bool]) -> None:
-        """``delivered(ledger_id, sequence)``: every sink is done with that result."""
-        self._directory, self._delivered = directory, delivered
+    def __init__(
+        self,
+        directory: Path,
+        delivered: Callable[[str, int], bool],
+        reviewed: Callable[[str, str | None, str], bool],
+    ) -> None:
+        """``delivered(ledger_id, sequence)``: every sink is done with that result. ``reviewed(result_id, sha256 of its
+        image, name of its image)``: a person has looked at it.
+        """
+        self._directory, self._delivered, self._reviewed = directory, delivered, reviewed
         self._passed: dict[tuple[Evaluation, str], Age] = {}  # (evaluation, day) → up to here everything was looked at
         self._sizes: dict[str, tuple[int, int]] = {}  # day → (mtime of its folder in ns, bytes)
 
@@ -132,7 +146,10 @@ class ResultsFolder:
             head = _HEAD.decode(path.read_bytes())
         except (FileNotFoundError, msgspec.DecodeError):
             return False
-        return head.evaluation == evaluation and self._delivered(head.ledger_id, head.sequence)
+        if not self._delivered(head.ledger_id, head.sequence):
+            return False
+        reviewed = self._reviewed(head.result_id, head.image.sha256, head.image.name)
+        return evaluation == ("NotOK" if reviewed else head.evaluation)
 
 
 def _bytes_in(folder: Path) -> int:

@@ -25,7 +25,7 @@ from agent.health import Health
 from agent.ledger import database
 from agent.ledger.access import Access, connect_even_when_full
 from agent.ledger.database import DamagedError
-from agent.ledger.pruning import Pruning
+from agent.ledger.pruning import Pruning, Spare
 from agent.ledger.seen import SeenFiles
 from agent.logs import log
 from agent.ports import Stored
@@ -293,13 +293,13 @@ class Ledger:
         """
         return self._pruning.prune(keep_from)
 
-    def shed(self, evaluation: str) -> int:
-        """Space is short: drop the oldest delivered results of one evaluation; how many went, some hundred a call."""
-        return self._pruning.shed(evaluation)
+    def shed(self, evaluation: str, spare: Spare | None = None) -> int:
+        """Space is short: drop the oldest delivered results of one evaluation but those to ``spare``; how many went."""
+        return self._pruning.shed(evaluation, spare)
 
-    def interesting(self, begin: datetime, end: datetime) -> set[str]:
-        """Names of the images of that time whose results are not OK, or not delivered everywhere."""
-        return self._pruning.interesting(begin, end)
+    def interesting(self, begin: datetime, end: datetime, spare: Spare | None = None) -> set[str]:
+        """Names of the images of that time whose results are not OK, not delivered everywhere, or to ``spare``."""
+        return self._pruning.interesting(begin, end, spare)
 
     def used_bytes(self) -> int:
         """What the ledger's file holds."""

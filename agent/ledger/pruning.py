@@ -9,15 +9,20 @@ Invariants
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 
 from agent.clock import Clock, iso_utc
 from agent.ledger import database
 from agent.ledger.access import Access
 from agent.ledger.age import Ages
+from agent.ports import Stored
 
+#: Which results are to stay although their evaluation says otherwise (reviewed ones).
+Spare = Callable[[Stored], bool]
 AT_ONCE, _STEPS = 500, 400  #: results a transaction; transactions a call
 _GIVE_BACK_PAGES = 500
 _LATE = timedelta(minutes=10)  #: from the capture of an image to its result, at most
@@ -35,7 +40,7 @@ class Pruning:
     ) -> None:
         self._access, self._last_sequence, self._save_cursors = access, last_sequence, save_cursors
         self._ages = Ages(clock, last_sequence())
-        self._shed_up_to: dict[str, int] = {}  # evaluation → of these, all up to here are gone
+        self._shed_up_to: dict[tuple[str, bool], int] = {}  # evaluation, spared or not → looked at up to here
 
     def prune(self, keep_from: datetime) -> int:
         """Drop results made before ``keep_from``; how many went, some hundred thousand a call at most.
@@ -54,31 +59,37 @@ class Pruning:
                 break
         return dropped
 
-    def shed(self, evaluation: str) -> int:
-        """Drop the oldest results of one evaluation and give their space back; how many went, some hundred a call."""
-        begin = self._shed_up_to.get(evaluation, 0)
-        with self._access.reading() as reader:
-            query = "SELECT sequence FROM results WHERE sequence > ? AND sequence <= ? AND evaluation = ? LIMIT ?"
+    def shed(self, evaluation: str, spare: Spare | None = None) -> int:
+        """Drop the oldest results of one evaluation, without those to ``spare``, and give their space back.
+
+        How many went, some hundred a call; 0 when there are none.
+        """
+        key, went = (evaluation, spare is not None), 0
+        while not went:
             done = min([*self._save_cursors().values(), self._last_sequence() - 1])
-            found = database.column(reader, query, begin, done, evaluation, AT_ONCE)
-        if not found:
-            return 0
-        last = int(str(found[-1]))
-        statement = "DELETE FROM results WHERE sequence > ? AND sequence <= ? AND sequence <= ? AND evaluation = ?"
-        went = self._drop(lambda done: (statement, (begin, last, done, evaluation)))
-        self._shed_up_to[evaluation] = last
+            wanted = "sequence > ? AND sequence <= ? AND evaluation = ? ORDER BY sequence LIMIT ?"
+            found = self._stored(wanted, self._shed_up_to.get(key, 0), done, evaluation, AT_ONCE)
+            if not found:
+                return 0
+            going = [one.sequence for one in found if spare is None or not spare(one)]
+            went = self._drop_these(going)
+            self._shed_up_to[key] = found[-1].sequence
         self._access.even_when_full(self._give_back)
         return went
 
-    def interesting(self, begin: datetime, end: datetime) -> set[str]:
-        """Names of the images of that time whose results are not OK, or not delivered everywhere."""
+    def interesting(self, begin: datetime, end: datetime, spare: Spare | None = None) -> set[str]:
+        """Names of the images of that time whose results are not OK, not delivered everywhere, or to ``spare``."""
         done = min(self._save_cursors().values(), default=self._last_sequence())
-        query = (
-            "SELECT image_name FROM results WHERE created_at >= ? AND created_at < ? "
-            "AND (evaluation != 'OK' OR sequence > ?)"
-        )
-        with self._access.reading() as reader:
-            return set(map(str, database.column(reader, query, iso_utc(begin), iso_utc(end + _LATE), done)))
+        wanted, span = "created_at >= ? AND created_at < ?", (iso_utc(begin), iso_utc(end + _LATE))
+        found = self._stored(f"{wanted} AND (evaluation != 'OK' OR sequence > ?)", *span, done)
+        if spare is not None:
+            found += filter(spare, self._stored(wanted, *span))
+        return {one.image_name for one in found}
+
+    def _stored(self, wanted: str, *values: object) -> list[Stored]:
+        query = f"SELECT sequence, result_id, created_at, image_name, body FROM results WHERE {wanted}"  # noqa: S608  # our own words
+        with self._access.reading() as reader, closing(reader.execute(query, values)) as rows:
+            return [Stored(*row) for row in rows.fetchall()]
 
     def used_bytes(self) -> int:
         """What the file holds; pages that are free count as not used."""
@@ -88,6 +99,10 @@ class Pruning:
                 for name in ("page_count", "freelist_count", "page_size")
             )
         return (pages - free) * size
+
+    def _drop_these(self, sequences: list[int]) -> int:
+        statement = "DELETE FROM results WHERE sequence IN (SELECT value FROM json_each(?)) AND sequence <= ?"
+        return self._drop(lambda done: (statement, (json.dumps(sequences), done)))
 
     def _drop(self, statement: Callable[[int], tuple[str, tuple[object, ...]]]) -> int:
         def write() -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.app.retention import Retention
+from agent.app.retention import Retention, Reviewed
 from agent.clock import ManualClock, iso_utc
 from agent.config import ResultsConfig
 from agent.delivery.json_files import JsonFiles
@@ -49,10 +49,10 @@ class Place:
         clock, health = ManualClock(START), Health()
         ledger = Ledger.open(state, clock)
         ledger.register(["files", "mqtt"])
-        keep = Keep(90, 10**12)
-        frames = FrameStore(results / "frames", "torch", "png", keep, clock, health, ledger.interesting)
+        keep, reviewed = Keep(90, 10**12), Reviewed(config)
+        frames = FrameStore(results / "frames", "torch", "png", keep, clock, health, reviewed.interesting(ledger))
         files = JsonFiles(config, clock)
-        retention = Retention(config, state, ledger, files, [frames], clock, health)
+        retention = Retention(config, state, ledger, files, [frames], clock, health, reviewed)
         return cls(state, results, clock, config, frames, health, ledger, files, retention)
 
     def inspect(self, count: int, *, frame_bytes: int = 0) -> None:
@@ -195,6 +195,32 @@ def test_frames_of_bad_and_undelivered_results_outlive_those_of_good_ones(tmp_pa
     place.ledger.close()
 
 
+@pytest.mark.parametrize("by", ["result_id", "image", "sha256"])
+def test_what_a_person_has_reviewed_is_kept_as_long_as_what_is_bad(tmp_path: Path, by: str) -> None:
+    labels = tmp_path / "labels.csv"
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=0, keep_gb=1.0, reviewed=str(labels))
+    place.inspect(100, frame_bytes=100)
+    place.deliver()
+    place.clock.advance(7200)
+    place.inspect(1)
+    reviewed = [place.ledger.after(0)[at] for at in (2, 7)]
+    image = msgspec.json.decode(reviewed[0].body)["image"]
+    values = {"result_id": reviewed[0].result_id, "image": image["name"], "sha256": image["sha256"]}
+    labels.write_text(f"{by},label\n{values[by]},OK\n")
+    alike = 100 if by == "sha256" else 1  # the frames of this test are all the same bytes
+    place.tend()
+    assert place.frames.shed() == (0 if by == "sha256" else 100 - 5 - 2 - 1) or by == "sha256"
+    place.retention._results.short = place.retention._state.short = True
+    for _ in range(3):
+        place.retention._folder.shed("2026-11-01")
+        place.ledger.shed("OK", place.retention._reviewed.spare)
+        place.ledger.shed("NotDecidable", place.retention._reviewed.spare)
+    left = {one.sequence for one in place.ledger.after(0)}
+    assert reviewed[0].sequence in left
+    assert (reviewed[1].sequence in left) == (alike > 1)
+    place.ledger.close()
+
+
 @in_own_mounts
 def test_state_and_results_on_separate_disks(tmp_path: Path) -> None:
     state, results = volume(tmp_path / "state", 48), volume(tmp_path / "results", 200)
@@ -255,7 +281,7 @@ def test_by_age_also_for_a_station_that_runs_once(tmp_path: Path) -> None:
     again = Ledger.open(place.state, place.clock)
     again.register(["files", "mqtt"])
     files = JsonFiles(place.config, place.clock)
-    retention = Retention(place.config, place.state, again, files, [], place.clock, Health())
+    retention = Retention(place.config, place.state, again, files, [], place.clock, Health(), Reviewed(place.config))
     while retention.tend():
         pass
     assert len(place.on_disk()) == 10

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 _NEW_MOUNTS = 0x20000  #: CLONE_NEWNS of unshare(2)
+_volumes: list[Path] = []  #: mounted by the test that runs
 
 
 def in_own_mounts(test: Callable[..., None]) -> Callable[..., None]:
-    """Let a test mount. Its mounts are seen by nobody else and go with the process.
+    """Let a test mount. Its mounts are seen by nobody else and go with it.
 
     Who is not root may mount only as root of a user namespace, which a process with threads cannot enter: for them the
     test runs in a process of its own.
@@ -25,7 +26,11 @@ def in_own_mounts(test: Callable[..., None]) -> Callable[..., None]:
     def run(*arguments: Any, **fixtures: Any) -> None:
         if os.geteuid() == 0:
             _own_mounts()
-            test(*arguments, **fixtures)
+            try:
+                test(*arguments, **fixtures)
+            finally:
+                while _volumes:
+                    subprocess.run(["umount", "--lazy", _volumes.pop()], check=True)
             return
         this = f"{test.__code__.co_filename}::{test.__name__}"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", this]
@@ -39,11 +44,13 @@ def in_own_mounts(test: Callable[..., None]) -> Callable[..., None]:
 def _own_mounts() -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS):
         raise OSError(ctypes.get_errno(), "unshare")
-    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    # Ours are seen by nobody else, and what others unmount meanwhile goes here, too.
+    subprocess.run(["mount", "--make-rslave", "/"], check=True)
 
 
 def volume(at: Path, megabytes: int) -> Path:
-    """An empty volume."""
+    """An empty volume; goes with the test."""
     at.mkdir()
+    _volumes.append(at)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,nr_inodes=0", "none", str(at)], check=True)
     return at
