@@ -68,7 +68,7 @@ def _add_replay(verbs: Any) -> None:
     )
     replay.add_argument("--since", metavar="T", required=True, help="results made from then on")
     replay.add_argument("--until", metavar="T", help="and before then; default: up to now")
-    replay.add_argument("--sink", choices=("mqtt",), default="mqtt", help="where to; default: mqtt")
+    replay.add_argument("--sink", choices=("mqtt", "sparkplug", "webhook"), default="mqtt", help="where to")
     replay.set_defaults(work=_replay)
     cancel = verbs.add_parser(
         "cancel", help="end a replay", description="End a replay; what was sent by then was sent."
@@ -91,8 +91,8 @@ def _replay(options: argparse.Namespace) -> int:
 
     path = config.find(options.config)
     settings = config.load(path)
-    if settings.mqtt is None:
-        raise UsageError(f"{path}: mqtt: missing; there is no broker to send anything to again")
+    if getattr(settings, options.sink) is None:
+        raise UsageError(f"{path}: {options.sink}: missing; there is nobody to send anything to again")
     now = datetime.now(timezone.utc)
     since = moments.parse(options.since, now, settings.zone, "--since")
     until = now if options.until is None else moments.parse(options.until, now, settings.zone, "--until")

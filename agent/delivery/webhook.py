@@ -51,7 +51,10 @@ class _Answer:
 
 
 class Webhook:
-    """``ports.Sink``. Constructing it connects nothing. ``UsageError`` for what ``tls`` or the token cannot be read."""
+    """``ports.Sink`` and ``ports.Replaying``. Constructing it connects nothing.
+
+    ``UsageError`` when certificates or the token cannot be read.
+    """
 
     name = "webhook"
     pace = Pace(batch=20)  # what a kill repeats, and what a slow far end holds up a stop with
@@ -83,6 +86,10 @@ class Webhook:
                 break
             accepted += 1
         return accepted
+
+    def deliver_again(self, batch: Sequence[Stored]) -> int:
+        """``ports.Replaying``: the same, under the same keys."""
+        return self.deliver(batch)
 
     def _post(self, one: Stored) -> None:
         if self._closed:

@@ -113,7 +113,7 @@ def test_a_mistake_is_one_line(with_broker: Path, words: tuple[str, ...], said: 
 def test_without_a_broker_or_such_a_replay(config: Path) -> None:
     done = weldwatch("outbox", "replay", "--since", "2h", "--config", config)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "mqtt: missing; there is no broker to send anything to again" in done.stderr
+    assert "mqtt: missing; there is nobody to send anything to again" in done.stderr
     done = weldwatch("outbox", "cancel", "../x", "--config", config)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "no replay '../x' waits; waiting: none" in done.stderr

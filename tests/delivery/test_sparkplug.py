@@ -156,6 +156,20 @@ def test_without_overlap_only_the_newest_is_told_again(broker: Mosquitto, sparkp
         assert host.historical == set()
 
 
+def test_a_replay_is_history_and_changes_nothing_that_is_shown(broker: Mosquitto, sparkplug: StartSparkplug) -> None:
+    with host_of(broker.port) as host:
+        station = sparkplug(broker.port)
+        host.until(lambda: host.node.device_online)
+        station.commit(1, 2, 3)
+        host.until(lambda: len(host.results) == 3)
+        assert station.shipper.wait_drained(10)
+        first = station.ledger.after(0, 2)
+        assert station.sink.deliver_again(first) == 2
+        host.until(lambda: len(host.historical) == 2)
+        assert host.node.values["sequence"] == 3
+        assert host.faults == []
+
+
 # --- commands ---
 
 

@@ -65,6 +65,12 @@ def test_each_result_is_a_post_with_its_id_as_key(server: WebServer, near: Near)
     assert len(server.clients) == 1, "one connection, kept alive"
 
 
+def test_a_replay_comes_under_the_same_keys(server: WebServer, near: Near) -> None:
+    batch = [stored(1), stored(2)]
+    assert (near.sink.deliver(batch), near.sink.deliver_again(batch)) == (2, 2)
+    assert [headers["Idempotency-Key"] for headers, _ in server.posts] == [one.result_id for one in batch * 2]
+
+
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_what_speaks_of_this_result_makes_a_dead_letter(server: WebServer, near: Near, status: int) -> None:
     server.answer = lambda *_: (status, {}, b'{"detail":\n "weld_id\x1b[31m is missing"}')

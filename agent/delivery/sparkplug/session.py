@@ -169,10 +169,11 @@ class Session:
 
     # --- data ---
 
-    def send(self, batch: Sequence[Stored], *, alone: bool = False) -> int:
+    def send(self, batch: Sequence[Stored], *, alone: bool = False, again: bool = False) -> int:
         """Publish from the front; how many came back. Trouble with the first is raised.
 
-        ``alone``: the first only. ``SwallowedError``: the broker did not hand it on, but what came behind it.
+        ``alone``: the first only. ``again``: it is history, whatever it is. ``SwallowedError``: the broker did not hand
+        it on, but what came behind it.
         ``RejectError``: larger than the broker takes, or no result at all.
         """
         with self.lock:
@@ -182,7 +183,7 @@ class Session:
             try:
                 for one in batch[:1] if alone else batch:
                     self._settle(_WINDOW - 1)
-                    self._put_data(one)
+                    self._put_data(one, again)
                 if alone or not self._settled():
                     self._put(self._names.of_device("DDATA"), self._filler())
                     self._settle(0)
@@ -197,7 +198,7 @@ class Session:
                 raise trouble
             return self._back
 
-    def _put_data(self, one: Stored) -> None:
+    def _put_data(self, one: Stored, again: bool) -> None:
         try:
             datum = metrics.datum(one.body)
         except ValueError as error:
@@ -205,7 +206,7 @@ class Session:
         if self._memory.learn(datum.labels):  # another bundle: metrics that no birth declared
             self._settle(0)
             self.birth()
-        late = one.sequence <= self._boundary
+        late = again or one.sequence <= self._boundary
         content = metrics.historical(datum) if late else metrics.live(datum, self._known)
         self._put(self._names.of_device("DDATA"), content, counts=True)
         if not late:

@@ -30,7 +30,7 @@ _WAIT_FOR_SESSION_S = 1.0
 
 
 class SparkplugSink:
-    """``ports.Sink``. Constructing it connects nothing; ``open`` starts the connecting, in a thread of its own.
+    """``ports.Sink`` and ``ports.Replaying``. Constructing it connects nothing; ``open`` starts that, in a thread.
 
     ``newest`` gives the last result of the ledger, which the births show as the present one; ``labels`` those of the
     model that judges. ``UsageError`` for certificates or secrets that cannot be read.
@@ -64,10 +64,17 @@ class SparkplugSink:
 
     def deliver(self, batch: Sequence[Stored]) -> int:
         """Publish from the front; how many came back from the broker."""
+        return self._send(batch)
+
+    def deliver_again(self, batch: Sequence[Stored]) -> int:
+        """``ports.Replaying``: the same, as history."""
+        return self._send(batch, again=True)
+
+    def _send(self, batch: Sequence[Stored], *, again: bool = False) -> int:
         session, alone = self._node.session(_WAIT_FOR_SESSION_S), self._alone
         self._alone = True  # unless all goes well
         try:
-            back = session.send(batch, alone=alone)
+            back = session.send(batch, alone=alone, again=again)
         except SwallowedError as error:
             if alone and self._strike(batch[0]):
                 raise RejectError(
@@ -90,7 +97,12 @@ class SparkplugSink:
 
 
 def probe(config: AgentConfig) -> str | None:
-    """Connect to each broker as the edge node would, under another client id; what is wrong, or None."""
+    """Connect to each broker as the edge node would, under another client id; what is wrong, or None.
+
+    The embedded broker lives in a running agent only, and is not tried.
+    """
+    if _section(config).broker is None and config.mqtt is not None and config.mqtt.embedded:
+        return None
     try:
         for settings in _brokers(config):
             connection = Connection(replace(settings, client_id=f"{settings.client_id[:50]}-check"))
