@@ -21,7 +21,9 @@ from agent.health import Health
 from agent.ledger import Ledger
 from agent.ports import Stored
 from agent.sources.camera.store import FrameStore, Keep
+from tests.support.bundles import flat_png
 from tests.support.results import an_entry
+from tests.support.station import Station, until
 from tests.support.volumes import in_own_mounts, volume
 
 START = datetime(2026, 11, 1, tzinfo=timezone.utc)
@@ -286,3 +288,18 @@ def test_by_age_also_for_a_station_that_runs_once(tmp_path: Path) -> None:
         pass
     assert len(place.on_disk()) == 10
     again.close()
+
+
+def test_a_running_agent_keeps_its_limit(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    station.settings["results"]["keep_gb"] = 0.0001
+    station.write()
+    for number in range(40):
+        station.put(f"{number}.png", flat_png(10 if number < 30 else 250))
+    assert station.once().returncode == 0
+    bad = {one["result_id"] for one in station.files() if one["evaluation"] == "NotOK"}
+    with station.running():
+        until(lambda: len(list(station.results.glob("*/*.json"))) <= 24, "files to be removed")
+    left = {one["result_id"] for one in station.files()}
+    assert bad == left, "the good ones went"
+    assert len(station.lines()) == 40, "the record stays"
