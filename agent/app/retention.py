@@ -136,6 +136,7 @@ class Retention:
             self._thread.join(5.0)
 
     def _run(self) -> None:
+        told = ""
         while not self._stop.is_set():
             pause = LOOK_S
             try:
@@ -144,13 +145,10 @@ class Retention:
             except Exception as error:  # noqa: BLE001  # the thread's last line: said, and tried again
                 if self._stop.is_set():
                     return
-                expected = isinstance(error, (RetryError, OSError))
-                _log.warning(
-                    "retention_delayed: %s; nothing is removed meanwhile, tried again in %g s",
-                    error or repr(error),
-                    _AGAIN_S,
-                    exc_info=None if expected else error,
-                )
+                if repr(error) != told:  # the same again is no news
+                    told, expected = repr(error), isinstance(error, (RetryError, OSError))
+                    cause = None if expected else error
+                    _log.warning("retention_delayed: %s; tried again and again", error, exc_info=cause)
                 pause = _AGAIN_S
             self._stop.wait(pause)
 
