@@ -17,7 +17,6 @@ OUTSIDE = "repository"
 #: Places of the repository that have a page of another kind on the site.
 ELSEWHERE = {
     ROOT / "README.md": "index.md",
-    DOCS / "README.md": "index.md",
     ROOT / "config/schemas": "reference/schemas.md",
 }
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:)([^)#\s]*)(#[^)\s]*)?(?=\))")

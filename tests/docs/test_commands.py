@@ -40,10 +40,11 @@ WATCHING = ("mosquitto_sub ",)
 TOOLS = ("weldwatch ", "cat ", "python3 -")
 CONSUMERS = ("python3 never_miss", "bash never_miss", "BROKER=")
 OTHERS = ("weldwatch-train ", "pytest ", "ruff ", "make ", "sudo ")
+DEPLOY = ("deploy/", "docker ", "GRAFANA_PASSWORD=")
 
 
 def test_every_command_has_its_test() -> None:
-    told = {str(param.values[0]) for param in those(*WATCHING, *TOOLS, *CONSUMERS, *OTHERS)}
+    told = {str(param.values[0]) for param in those(*WATCHING, *TOOLS, *CONSUMERS, *OTHERS, *DEPLOY)}
     assert {str(one) for one in COMMANDS} == told
     assert len(COMMANDS) >= 25
 
@@ -55,26 +56,47 @@ def test_make_targets_exist(one: Command) -> None:
     assert target in re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("one", those("sudo "))
-def test_commands_for_the_machine_name_files_that_exist(one: Command) -> None:
-    """They need root and a machine to change, which tests have not. The unit itself is tested below."""
+@pytest.mark.parametrize("one", those("sudo ", *DEPLOY))
+def test_commands_for_the_machine_name_files_and_options_that_exist(one: Command) -> None:
+    """They need root and a machine to change, which these tests have not: tests/deploy has one."""
     for word in one.line.split():
-        if re.match(r"(config|systemd|locks)/", word):
+        if re.match(r"(config|systemd|locks|deploy)/", word):
             path = re.sub(r"\$\(.*", "3.11.txt", word)
             assert (ROOT / path).is_file(), path
+    script = re.search(r"([a-z-]+\.sh)\b", one.line)
+    if script:
+        told = subprocess.run(
+            [ROOT / "deploy" / script[1], "--help"], capture_output=True, text=True, check=True
+        ).stdout
+        for option in re.findall(r"--[a-z-]+", one.line.partition(script[1])[2]):
+            assert option in told, f"{script[1]} has no {option}"
 
 
-def test_the_unit_starts_what_deploy_installs() -> None:
-    unit = (ROOT / "systemd" / "weldwatch.service").read_text(encoding="utf-8")
-    settings = dict(line.split("=", 1) for line in unit.splitlines() if re.match(r"[A-Z]\w+=", line))
+def settings_of(unit: str) -> list[tuple[str, str]]:
+    lines = (ROOT / "systemd" / unit).read_text(encoding="utf-8").splitlines()
+    return [(line.split("=", 1)[0], line.split("=", 1)[1]) for line in lines if re.match(r"[A-Z]\w+=", line)]
+
+
+def test_the_unit_starts_what_is_installed() -> None:
+    settings = dict(settings_of("weldwatch.service"))
     program, *arguments = settings["ExecStart"].split()
-    deploy = (ROOT / "deploy" / "README.md").read_text(encoding="utf-8")
-    assert program == "/opt/weldwatch/bin/weldwatch"
-    assert "python3 -m venv /opt/weldwatch\n" in deploy
+    by_hand = section("install.md", "By hand")
+    assert program == "/opt/weldwatch/current/bin/weldwatch"
+    assert "python3 -m venv /opt/weldwatch/current\n" in by_hand
     options = parser().parse_args(arguments)
-    assert f"config/agent.example.yaml {options.config}\n" in deploy
-    assert f"useradd --system --user-group --home-dir /var/lib/{settings['StateDirectory']} " in deploy
+    assert f"config/agent.example.yaml {options.config}\n" in by_hand
+    assert f"useradd --system --user-group --home-dir /var/lib/{settings['StateDirectory']} " in by_hand
     assert float(settings["TimeoutStopSec"]) > 3 * 5  # sources, inspector and shippers have 5 s each
+
+
+def test_the_template_is_the_unit_under_other_names() -> None:
+    other = {"%i.yaml": "agent.yaml", "weldwatch/%i": "weldwatch", "weld camera station %i": "a weld camera station"}
+    for (key, template), (wanted_key, wanted) in zip(
+        settings_of("weldwatch@.service"), settings_of("weldwatch.service"), strict=True
+    ):
+        for name, plain in other.items():
+            template = template.replace(name, plain)
+        assert (key, template.replace("the a weld", "a weld")) == (wanted_key, wanted)
 
 
 @pytest.mark.parametrize("one", [one for one in those(*TOOLS) if not is_agent(one.values[0])])
