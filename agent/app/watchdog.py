@@ -27,7 +27,6 @@ from agent.app.notify import Notify
 from agent.logs import log
 from agent.pulse import Pulse
 
-STUCK = "stuck"
 _LOOKS = 5  #: in ``limit_s``; as many as that without progress, less one, are standing still
 _STATUS_S = 10.0  #: how often ``systemctl status`` gets a new line where no watchdog is wanted
 _log = log("app")
@@ -79,8 +78,8 @@ class Watchdog:
 
 def _end(stuck: str, limit_s: float) -> NoReturn:
     _log.error(
-        "%s: %s (limit %g s); the agent ends, to be started again. Nothing is lost: images without a result stay where "
-        "they are. Where each thread stood:", STUCK, stuck, limit_s,
+        "stuck: %s (limit %g s); the agent ends, to be started again. Nothing is lost: images without a result stay "
+        "where they are. Where each thread stood:", stuck, limit_s,
     )  # fmt: skip
     sys.stderr.flush()
     faulthandler.dump_traceback(all_threads=True)

@@ -168,7 +168,7 @@ def test_what_the_manager_wants_is_read_once_and_handed_to_no_child() -> None:
 
 def test_a_manager_that_is_gone_ends_nothing(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     with Watchdog(Notify(str(tmp_path / "nobody"))).watching({"inspector": Pulse()}, lambda: "well"):
-        assert "the service manager does not hear us" in caplog.text
+        assert "manager_deaf: the service manager does not hear us" in caplog.text
     assert not [thread for thread in threading.enumerate() if thread.name == "watchdog" and not thread.daemon]
 
 
