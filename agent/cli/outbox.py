@@ -84,6 +84,7 @@ def _replay(options: argparse.Namespace) -> int:
     from datetime import datetime, timezone
 
     from agent import config, moments
+    from agent.app.places import enter_state
     from agent.clock import iso_utc
     from agent.delivery.replays import Replays
     from agent.errors import UsageError
@@ -91,6 +92,7 @@ def _replay(options: argparse.Namespace) -> int:
 
     path = config.find(options.config)
     settings = config.load(path)
+    enter_state(Path(settings.state))
     if getattr(settings, options.sink) is None:
         raise UsageError(f"{path}: {options.sink}: missing; there is nobody to send anything to again")
     now = datetime.now(timezone.utc)
@@ -113,9 +115,12 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _cancel(options: argparse.Namespace) -> int:
     from agent import config
+    from agent.app.places import enter_state
     from agent.delivery.replays import Replays
 
-    Replays(Path(config.load(config.find(options.config)).state)).cancel(options.replay)
+    state = Path(config.load(config.find(options.config)).state)
+    enter_state(state)
+    Replays(state).cancel(options.replay)
     print(json.dumps({"cancelled": options.replay}) if options.json else f"replay {options.replay} is cancelled")
     return 0
 
