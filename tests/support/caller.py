@@ -28,13 +28,14 @@ class Caller(Listener):
         response: str | None = None,
         correlation: bytes | None = None,
     ) -> None:
+        """Send it; the broker has it when this returns."""
         properties = Properties(PacketTypes.PUBLISH)
         if response is not None:
             properties.ResponseTopic = response
         if correlation is not None:
             properties.CorrelationData = correlation
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self._client.publish(f"{self._base}{name}", raw, 1, retain, properties)
+        self._client.publish(f"{self._base}{name}", raw, 1, retain, properties).wait_for_publish(10)
 
     def reach(self, name: str = "hello") -> None:
         """Until the station listens: who gets no answer asks again. No station knows ``hello``."""
