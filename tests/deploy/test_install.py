@@ -123,6 +123,10 @@ def test_a_password_comes_as_a_credential(station: Machine) -> None:
         by_hand = station.sh("weldwatch check", check=False)
         assert "credential:mqtt-password" in by_hand.stdout + by_hand.stderr
         assert "only a service has credentials" in by_hand.stdout + by_hand.stderr
+        deliver(station, "to-replay.png")
+        wait_for(station, "to-replay.png")
+        station.sh("weldwatch outbox replay --since 1d")
+        assert station.sh(f"find /{VAR} ! -user weldwatch ! -path '*/captures/*'").stdout == ""
     finally:
         station.sh("cp /root/before.yaml /etc/weldwatch/agent.yaml; rm -r /etc/systemd/system/weldwatch.service.d; "
                    "systemctl daemon-reload; systemctl restart weldwatch")  # fmt: skip
@@ -181,6 +185,17 @@ def test_wheels_that_were_tampered_with_change_nothing(station: Machine) -> None
     assert station.sh("weldwatch --version").stdout == f"weldwatch {__version__}\n"
 
 
+def test_mistakes_are_one_line_that_says_what_to_do(station: Machine) -> None:
+    for options, code, said in (
+        ("--purge", 2, "--purge goes with --uninstall"),
+        ("--wheels /nowhere", 2, "has no requirements.txt; make it with deploy/make-wheels.sh"),
+        ("--python /usr/bin/python9", 2, "there is no /usr/bin/python9"),
+    ):
+        done = station.sh(f"/root/kit/install.sh {options}", check=False)
+        assert done.returncode == code
+        assert said in done.stderr
+
+
 def test_removing_keeps_what_is_the_stations_until_it_is_purged(station: Machine) -> None:
     deliver(station, "last.png")
     wait_for(station, "last.png")
@@ -201,14 +216,3 @@ def test_removing_keeps_what_is_the_stations_until_it_is_purged(station: Machine
     assert left == ""
     assert station.sh("getent passwd weldwatch", check=False).returncode != 0
     station.sh("/root/kit/install.sh --uninstall --purge")  # twice is as well
-
-
-def test_mistakes_are_one_line_that_says_what_to_do(station: Machine) -> None:
-    for options, code, said in (
-        ("--purge", 2, "--purge goes with --uninstall"),
-        ("--wheels /nowhere", 2, "has no requirements.txt; make it with deploy/make-wheels.sh"),
-        ("--python /usr/bin/python9", 2, "there is no /usr/bin/python9"),
-    ):
-        done = station.sh(f"/root/kit/install.sh {options}", check=False)
-        assert done.returncode == code
-        assert said in done.stderr
