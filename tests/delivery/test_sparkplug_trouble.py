@@ -50,9 +50,9 @@ def test_a_denied_topic_is_an_alarm_and_loses_nothing(
         assert "allow user cam-07 to write and to read" in problems["sparkplug_denied"]
         assert station.ledger.depth("sparkplug") == 3
         assert station.ledger.dead() == []
-        acl.write_text("\n".join(["user cam-07", *ALLOWED, "user scada", "topic readwrite spBv1.0/#"]) + "\n")
-        broker.reload()
         with host_of(broker.port, login=("scada", "secret"), lenient_gaps=True) as host:
+            acl.write_text("\n".join(["user cam-07", *ALLOWED, "user scada", "topic readwrite spBv1.0/#"]) + "\n")
+            broker.reload()
             assert station.shipper.wait_drained(20)
             host.until(lambda: len(host.results) == 3)
             assert host.results == station.committed()
@@ -159,6 +159,7 @@ def test_the_cause_is_one_line(
         assert cause in problems["sparkplug_away"]
         until(lambda: int((tmp_path / "state" / FILE).read_text()) >= 3, "the third try")
         assert cause in (probe(settings(tmp_path / "state", 0, broker=login)) or "")
+        station.stop()
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(lines) == 1, lines
     assert lines[0].endswith("; results are kept and delivered later")

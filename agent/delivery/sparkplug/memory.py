@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -60,19 +61,22 @@ class Overlap:
         self._seconds, self._clock = seconds, clock
         self._sent: deque[tuple[float, Stored]] = deque()
         self._bytes = 0
+        self._lock = threading.Lock()
 
     def add(self, batch: Iterable[Stored]) -> None:
         """These were sent now."""
         now = self._clock.monotonic()
-        for one in batch:
-            self._sent.append((now, one))
-            self._bytes += len(one.body)
-        self._forget(now)
+        with self._lock:
+            for one in batch:
+                self._sent.append((now, one))
+                self._bytes += len(one.body)
+            self._forget(now)
 
     def recent(self) -> list[Stored]:
         """What was sent in the last seconds, in order; 2000 results or 4 MB at most."""
-        self._forget(self._clock.monotonic())
-        return [one for _, one in self._sent]
+        with self._lock:
+            self._forget(self._clock.monotonic())
+            return [one for _, one in self._sent]
 
     def _forget(self, now: float) -> None:
         while self._sent and (
@@ -82,20 +86,22 @@ class Overlap:
 
 
 class Memory:
-    """Shared by the sessions of one edge node; each is used under its own lock."""
+    """Shared by the sessions of one edge node, of which an ending one and a new one may overlap for a moment."""
 
     def __init__(self, newest: Callable[[], Stored | None], labels: Iterable[str], overlap: Overlap) -> None:
         self.newest = newest  #: the last result of the ledger, delivered or not
         self.overlap = overlap
-        self._labels = dict.fromkeys(labels)
+        self._labels = tuple(dict.fromkeys(labels))
+        self._lock = threading.Lock()
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels that are declared, or will be with the next birth."""
-        return tuple(self._labels)
+        return self._labels
 
     def learn(self, labels: Iterable[str]) -> bool:
         """Another bundle brings other labels. True when one was not known."""
-        before = len(self._labels)
-        self._labels.update(dict.fromkeys(labels))
-        return len(self._labels) > before
+        with self._lock:
+            new = tuple(label for label in dict.fromkeys(labels) if label not in self._labels)
+            self._labels += new
+        return bool(new)

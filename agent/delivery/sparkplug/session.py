@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,8 +107,10 @@ class Session:
     def birth(self) -> None:
         """NBIRTH and DBIRTH, then what was sent of late. ``RetryError`` when the broker does not hand them back."""
         with self.lock:
-            self._wanted = self._broken = self._swallowed = False
-            self._flying.clear()
+            with self._moved:
+                self._flying.clear()
+                self._swallowed = False
+            self._wanted, self._broken = False, True  # until all of it came back
             self._seq, now = 0, self._now()
             newest = self._memory.newest()
             present = metrics.datum(newest.body) if newest else None
@@ -124,9 +127,10 @@ class Session:
             self._boundary = newest.sequence if newest else 0
             for one in self._memory.overlap.recent():
                 self._settle(_WINDOW - 1)
-                self._put(self._names.of_device("DDATA"), metrics.historical(metrics.datum(one.body)))
+                with contextlib.suppress(RejectError):  # a broker that takes less than the one before: it had it once
+                    self._put(self._names.of_device("DDATA"), metrics.historical(metrics.datum(one.body)))
             self._settle(0)
-            self._born_at = self._clock.monotonic()
+            self._broken, self._born_at = False, self._clock.monotonic()
 
     def birth_if_due(self) -> bool:
         """Make the births that a gap in ``seq`` needs, or a host asked for: not every second, hosts come in crowds."""
@@ -173,30 +177,34 @@ class Session:
         """Publish from the front; how many came back. Trouble with the first is raised.
 
         ``alone``: the first only. ``again``: it is history, whatever it is. ``SwallowedError``: the broker did not hand
-        it on, but what came behind it.
-        ``RejectError``: larger than the broker takes, or no result at all.
+        it on, but what came behind it. ``RejectError``: larger than the broker takes, or no result at all.
         """
         with self.lock:
             self.birth_if_due()
             self._back = 0
             trouble: RetryError | RejectError | None = None
             try:
-                for one in batch[:1] if alone else batch:
-                    self._settle(_WINDOW - 1)
-                    self._put_data(one, again)
+                trouble = self._put_batch(batch[:1] if alone else batch, again)
                 if alone or not self._settled():
                     self._put(self._names.of_device("DDATA"), self._filler())
                     self._settle(0)
-            except RejectError as error:
-                trouble = error
-                self._settle(0)
             except RetryError as error:
                 trouble = error
-            self._broken = isinstance(trouble, SwallowedError)
+            self._broken = self._broken or isinstance(trouble, SwallowedError)
             self._memory.overlap.add(batch[: self._back])
             if self._back == 0 and trouble is not None:
                 raise trouble
             return self._back
+
+    def _put_batch(self, batch: Sequence[Stored], again: bool) -> RejectError | None:
+        """Publish in order; ends at one that can never be, and says why."""
+        for one in batch:
+            self._settle(_WINDOW - 1)
+            try:
+                self._put_data(one, again)
+            except RejectError as error:
+                return error
+        return None
 
     def _put_data(self, one: Stored, again: bool) -> None:
         try:
