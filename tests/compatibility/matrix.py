@@ -104,11 +104,20 @@ def run(python: str, executable: Path, place: Path, words: Sequence[str], *, qui
     chosen = [*QUICK] if quick else ["tests", *(f"--ignore={one}" for one in OTHERS)]
     chosen += ["-m", "not training and not slow" if quick else "not training"]
     command = [binaries / "pytest", "-q", "-p", "no:cacheprovider", *chosen, *words]
-    tests = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=False)
-    print(tests.stdout, end="", flush=True)
-    said = summary(tests.stdout) if tests.returncode in (0, 1) else f"pytest ended with {tests.returncode}"
-    passed = tests.returncode == 0 and self_test == "passed"
-    return Run(python, version, said, self_test, time.monotonic() - started, passed)
+    code, said = shown(command)
+    told = summary(said) if code in (0, 1) else f"pytest ended with {code}"
+    return Run(python, version, told, self_test, time.monotonic() - started, code == 0 and self_test == "passed")
+
+
+def shown(command: Sequence[Path | str]) -> tuple[int, str]:
+    """Run it in the checkout, and show what it says while it says it. Exit code, and all of it."""
+    said = b""
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        while part := process.stdout.read1():
+            said += part
+            print(part.decode(errors="replace"), end="", flush=True)
+    return process.returncode, said.decode(errors="replace")
 
 
 def environment(python: str, executable: Path, place: Path) -> Path:

@@ -77,3 +77,9 @@ def test_each_supported_python_has_its_lock_and_its_classifier() -> None:
     for python in PYTHONS:
         assert f'"Programming Language :: Python :: {python}"' in project
         assert (ROOT / "locks" / f"matrix-{python}.txt").is_file()
+
+
+def test_what_a_run_says_is_shown_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = matrix.shown([sys.executable, "-c", "print('..'); print('2 passed in 0.1s'); raise SystemExit(1)"])
+    assert (code, matrix.summary(said)) == (1, "2 passed")
+    assert capsys.readouterr().out == said
