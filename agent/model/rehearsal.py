@@ -50,7 +50,7 @@ class Rehearsal:
             str(path), str(trust.keys) if trust.keys else None, trust.device, trust.budget_ms,
             str(trust.engines) if trust.engines else None,
         )  # fmt: skip
-        command = [sys.executable, "-m", "agent.model.rehearsal"]
+        command = [sys.executable, "-I", "-m", "agent.model.rehearsal"]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             self._process = process
             if self._cancelled:

@@ -67,8 +67,8 @@ def test_a_bundle_that_fails_its_self_test_here_is_not_activated_and_the_line_go
             station.put("a.png", flat_png(180))
             (result,) = station.wait_for(1)
             assert result["model"]["version"] == "1.0.0"
-    station.put("b.png", flat_png(180))
-    done = station.once()
+        station.put("b.png", flat_png(180))
+        done = station.once()
     assert "bundle_fell_back" in done.stderr
     assert [one["model"]["version"] for one in station.lines()] == ["1.0.0", "1.0.0"]
 

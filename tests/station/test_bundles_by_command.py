@@ -119,7 +119,9 @@ def test_paths_lead_nowhere_else(station: Bundles, plant: Plant, outbox: Path, t
     assert station.store.names() == []
 
 
-@pytest.mark.parametrize(("key", "said"), [(None, "is not signed"), ("stranger", "is signed by nobody that is trusted")])
+@pytest.mark.parametrize(
+    ("key", "said"), [(None, "is not signed"), ("stranger", "is signed by nobody that is trusted")]
+)
 def test_a_trusted_signature_always(
     station: Bundles, plant: Plant, outbox: Path, tmp_path: Path, key: str | None, said: str
 ) -> None:

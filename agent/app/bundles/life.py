@@ -165,6 +165,13 @@ class Bundles:
             return self.loaded
         return load(path, self.trust, self._rehearsal.run(path, self.trust))
 
+    def _pointed_at(self, path: Path) -> Loaded:
+        """Whoever moved the pointer has tested it in a process of his own; only where an engine may have to be built is
+        it loaded aside first.
+        """
+        aside = [device.name for device in to_try(self.trust.device)] != [CPU]
+        return load(path, self.trust, self._rehearsal.run(path, self.trust) if aside else None)
+
     def _follow(self, moved: bool) -> None:
         try:
             if moved:
@@ -178,7 +185,7 @@ class Bundles:
             self._changing.release()
 
     def _take_up(self) -> None:
-        """What the pointer asks for. Whoever moved it has tested it; only what must build an engine is tested aside."""
+        """What the pointer asks for."""
         wanted = None
         try:
             pointer = self.store.pointer()
@@ -188,8 +195,7 @@ class Bundles:
             if path == self.loaded.path:
                 self._take(self.loaded)
                 return
-            aside = [device.name for device in to_try(self.trust.device)] != [CPU]
-            loaded = load(path, self.trust, self._rehearsal.run(path, self.trust) if aside else None)
+            loaded = self._pointed_at(path)
         except RetryError:
             raise
         except Exception as error:  # noqa: BLE001  # what is no refusal is logged whole; the line goes on with the old one
@@ -247,7 +253,7 @@ class Bundles:
             if path is None or path == self.loaded.path:
                 self._shadow.use(None)
             elif self._shadow.loaded is None or path != self._shadow.loaded.path:
-                self._shadow.use(load(path, self.trust, self._rehearsal.run(path, self.trust)))
+                self._shadow.use(self._pointed_at(path))
         except BundleError as error:
             self._shadow.use(None)
             self._health.raise_problem(SHADOW_REFUSED, str(error))
