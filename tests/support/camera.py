@@ -5,8 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
-from tests.support.bundles import flat_png
+import numpy as np
+
+from tests.support.bundles import flat_png, png
 from tests.support.station import Station
+
+#: What a real one sends: 1280×700, gray, noisy.
+CAMERA_FRAME = png(np.random.default_rng(2).normal(90, 12, (700, 1280)).clip(0, 255).astype(np.uint8))
 
 
 class Camera(threading.Thread):

@@ -273,4 +273,6 @@ def _properties(kind: int, note: Note) -> Properties:
         properties.UserProperty = ("replayed", "true")
     if note.correlation is not None:
         properties.CorrelationData = note.correlation
+    packed = properties.pack()  # type: ignore[no-untyped-call]  # as above
+    object.__setattr__(properties, "pack", lambda: packed)  # paho packs them anew for each message: 8 µs of some 60
     return properties
