@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,11 @@ def test_without_commands_nothing_is_subscribed(broker: Mosquitto, station: Star
 
 
 def test_a_flood_costs_nothing_and_is_said(
-    broker: Mosquitto, listening: Start, orders: Orders, monkeypatch: pytest.MonkeyPatch
+    broker: Mosquitto,
+    listening: Start,
+    orders: Orders,
+    monkeypatch: pytest.MonkeyPatch,
+    figure: Callable[[str], None],
 ) -> None:
     monkeypatch.setattr("agent.delivery.mqtt.inbox._DEAF_S", 2.0)
     one = listening(broker.port)
@@ -192,7 +197,8 @@ def test_a_flood_costs_nothing_and_is_said(
         with pytest.raises(subprocess.TimeoutExpired):
             flood.wait(4)
         share = (time.process_time() - spent) / (time.monotonic() - begin)
-        assert share < 0.25, f"{share:.0%} of a core"
+        figure(f"{share:.0%} of a core, {orders.done} commands obeyed")
+        assert share < 0.25
         assert orders.done < 500
     finally:
         flood.kill()

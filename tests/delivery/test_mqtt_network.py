@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ KEEPALIVE_S = 4
 @pytest.mark.slow
 @pytest.mark.parametrize("busy", [True, False], ids=["while results flow", "while nothing flows"])
 def test_a_cut_without_a_reset_is_noticed_within_one_and_a_half_keepalives_and_nothing_is_lost(
-    tmp_path: Path, station: Start, busy: bool
+    tmp_path: Path, station: Start, busy: bool, figure: Callable[[str], None]
 ) -> None:
     with Island() as island, Mosquitto(tmp_path / "broker", host=island.host, within=island.within) as broker:
         one = station(broker.port, host=island.host, keepalive_s=KEEPALIVE_S)
@@ -43,9 +44,10 @@ def test_a_cut_without_a_reset_is_noticed_within_one_and_a_half_keepalives_and_n
             heard = mes.until(lambda heard: len(set(sequences(heard))) == total, 60)
             assert one.shipper.wait_drained(20)
             one.stop()
+    figure(f"noticed after {noticed_s:.1f} s, {noticed_s / KEEPALIVE_S:.2f} keepalives")
     assert noticed_s <= 1.5 * KEEPALIVE_S, problems
     assert in_order(heard, total)
-    assert len(heard) - total <= 20, "no more than a window twice"
+    assert len(heard) - total <= 20 + 100, "twice comes a window at most, and what the broker took in its last second"
 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["while results flow", "while nothing flows"])
@@ -90,7 +92,9 @@ def test_what_is_live_is_dropped_when_the_connection_stands_still(broker: Mosqui
         one.health.until(lambda problems: "broker_away" not in problems)
 
 
-def test_a_fresh_verdict_is_live_before_the_backlog_is_through(tmp_path: Path, station: Start) -> None:
+def test_a_fresh_verdict_is_live_before_the_backlog_is_through(
+    tmp_path: Path, station: Start, figure: Callable[[str], None]
+) -> None:
     broker = Mosquitto(tmp_path / "broker", lines=["max_queued_messages 0"])
     one = station(broker.port, live=True)
     for start in range(0, 5000, 500):
@@ -107,6 +111,7 @@ def test_a_fresh_verdict_is_live_before_the_backlog_is_through(tmp_path: Path, s
     assert all((one.qos, one.retain) == (0, False) for one, _ in told if one.topic.endswith("/live"))
     assert [sequence for name, sequence in arrived if name == "result"] == list(range(1, 5002))
     live = arrived.index(("live", 5001))
+    figure(f"live as message {live} of {len(arrived)}, its result as message {arrived.index(('result', 5001))}")
     assert live < arrived.index(("result", 5001)) - 500, f"the {live}th of {len(arrived)} messages"
     assert one.health.counters()["live_sent"] == 1
 
