@@ -21,9 +21,11 @@ from agent.delivery.webhook import Webhook
 from agent.errors import RetryError
 from agent.health import Health
 from agent.ledger import Ledger
+from tests.support.bundles import flat_png
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.network import silent_listener
 from tests.support.results import an_entry, stored
+from tests.support.station import Station
 from tests.support.web import WebServer, raw_server
 
 TIMEOUT_S = 0.4
@@ -199,3 +201,19 @@ def test_outages_and_slowness_lose_nothing_and_keep_the_order(ledger: Ledger, mo
     keys = {body["sequence"]: headers["Idempotency-Key"] for headers, body in server.posts}
     assert all(keys[body["sequence"]] == body["result_id"] for _, body in server.posts)
     assert list(dict.fromkeys(body["sequence"] for _, body in server.posts)) == list(range(1, 203))
+
+
+def test_a_station_posts_what_it_writes_to_disk(tmp_path: Path) -> None:
+    with WebServer() as server:
+        station = Station(tmp_path, webhook={"url": server.url})
+        for level in (10, 128, 250):
+            station.put(f"weld_{level}.png", flat_png(level))
+        assert station.once().returncode == 0
+        assert [body for _, body in server.posts] == station.lines()
+        server.answer = lambda *_: (503, {}, b"")
+        station.put("late.png", flat_png(40))
+        with station.running():
+            server.until(lambda: len(server.asked) > 3)
+            server.answer = lambda *_: (200, {}, b"")
+            server.until(lambda: len(server.posts) == 4)
+        assert [body for _, body in server.posts] == station.lines()
