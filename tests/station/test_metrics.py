@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,10 +65,17 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     station.write()
     for name, data in (("dark.png", flat_png(10)), ("light.png", flat_png(250)), ("cut.png", flat_png(99)[:50])):
         station.put(name, data)
+
+    def there() -> bool:
+        try:
+            return all(part in scrape(port) for part in wanted)
+        except urllib.error.URLError:  # it does not listen yet
+            return False
+
     with station.running():
         station.wait_for(3)
         wanted = 'weldwatch_delivered_total{sink="files"} 3.0', 'weldwatch_problem{code="folder_missing"'
-        until(lambda: all(part in scrape(port) for part in wanted), "three results in the metrics")
+        until(there, "three results in the metrics")
         yield scrape(port)
 
 
@@ -207,7 +215,7 @@ def test_a_port_that_is_taken_is_a_problem_and_not_the_end(monkeypatch: pytest.M
         served.start()
         until(lambda: health.problems(), "the problem")
         assert str(port) in health.problems()["metrics_unavailable"]
-    until(lambda: not health.problems(), "its end")
+    until(lambda: not health.problems(), "its end")  # cleared once it listens
     assert "weldwatch_state_free_bytes 2.097152e+06" in scrape(port)
     served.stop()
     with pytest.raises(OSError, match="refused"):
