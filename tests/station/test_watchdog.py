@@ -72,11 +72,11 @@ def test_a_stuck_step_is_ended_within_the_watchdogs_time_and_no_frame_is_lost(st
 
 @pytest.mark.slow
 def test_an_idle_night_restarts_nothing(station: Station) -> None:
-    """A night in small: no frame for ten times the watchdog's time."""
-    with Supervisor(real_agent(station), station.log, 2.0) as service:
-        until(lambda: sum("WATCHDOG=1" in told for told in service.told) > 100, "a hundred looks", 60)
+    """A night in small: no frame for six times the watchdog's time."""
+    with Supervisor(real_agent(station), station.log, WATCHDOG_S) as service:
+        until(lambda: sum("WATCHDOG=1" in told for told in service.told) > 60, "sixty looks", 90)
         assert len(service.ready_at) == 1
-        assert service.ready_at[0] + 20 < time.monotonic()
+        assert service.ready_at[0] + 5 * WATCHDOG_S < time.monotonic()
         station.put("morning.png", flat_png(1))
         station.wait_for(1)
     assert (service.ends, service.aborted) == ([0], 0)
@@ -91,22 +91,23 @@ def test_what_only_waits_restarts_nothing(station: Station) -> None:
     station.write()
     for number in range(50):
         station.put(f"{number}.png", flat_png(number))
-    with Supervisor(real_agent(station), station.log, 2.0) as service:
-        until(lambda: sum("WATCHDOG=1" in told for told in service.told) > 30, "thirty looks")
+    with Supervisor(real_agent(station), station.log, WATCHDOG_S) as service:
+        until(lambda: sum("WATCHDOG=1" in told for told in service.told) > 15, "fifteen looks")
         assert "disk_low" in service.told[-1]
         assert "broker_away" in service.told[-1]
     assert (service.ends, service.aborted) == ([0], 0)
     station.settings["results"]["min_free_mb"] = 0
     station.write()
-    with Supervisor(real_agent(station), station.log, 2.0) as service:
+    with Supervisor(real_agent(station), station.log, WATCHDOG_S) as service:
         station.wait_for(50)
         station.captures.rename(station.root / "away")
         until(lambda: "folder_missing:captures" in service.told[-1], "the folder to be missed")
         looks = len(service.told)
-        until(lambda: len(service.told) > looks + 20, "twenty looks")
+        until(lambda: len(service.told) > looks + 15, "fifteen looks more")
     assert (service.ends, service.aborted) == ([0], 0)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_taken_up_slowly_restarts_nothing(station: Station) -> None:
     """Its self-test takes longer than the watchdog waits, at the start and at a swap."""
     station.settings.pop("bundle")
@@ -115,17 +116,17 @@ def test_a_bundle_that_is_taken_up_slowly_restarts_nothing(station: Station) -> 
     outputs = {"fp32": [1 - 128 / 255, 128 / 255]}
     for name in ("slow", "slower"):
         bundle = station.root / f"{name}.pipeline"
-        golden = [Golden(image="golden/large.png", outputs=outputs)] * 10
+        golden = [Golden(image="golden/large.png", outputs=outputs)] * 14
         brightness_bundle(bundle, name=name, entries={"golden/large.png": large}, golden=golden)
         assert weldwatch("bundle", "install", bundle, "--config", station.file).returncode == 0
     assert weldwatch("bundle", "activate", "slow-1.0.0", "--config", station.file).returncode == 0
     started = time.monotonic()
-    with Supervisor(real_agent(station), station.log, WATCHDOG_S / 4) as service:
-        assert service.ready_at[0] - started > WATCHDOG_S / 4
+    with Supervisor(real_agent(station), station.log, WATCHDOG_S / 2) as service:
+        assert service.ready_at[0] - started > WATCHDOG_S / 2
         started = time.monotonic()
         assert weldwatch("bundle", "activate", "slower-1.0.0", "--config", station.file).returncode == 0
-        until(lambda: b"bundle slower 1.0.0" in station.log.read_bytes(), "the swap")
-        assert time.monotonic() - started > WATCHDOG_S / 4
+        until(lambda: b"bundle slower 1.0.0" in station.log.read_bytes(), "the swap", 120)
+        assert time.monotonic() - started > WATCHDOG_S / 2
     assert (service.ends, service.aborted) == ([0], 0)
 
 

@@ -39,7 +39,7 @@ class Supervisor:
     def __enter__(self) -> Supervisor:
         self._thread.start()
         try:
-            until(lambda: self.ready_at, "the first READY=1")
+            until(lambda: self.ready_at, "the first READY=1", 60)
         except AssertionError:
             self.__exit__()
             raise
