@@ -111,6 +111,7 @@ make_environment() {
         rm -rf "$environment"
         fail "the shipped bundle does not pass its self-test on this machine; nothing was changed"
     }
+    sync # a power cut after the switch must not find an environment that is only half on the disk
     touch "$environment/complete"
 }
 

@@ -20,7 +20,8 @@ make_folders() { # EXAMPLE
 }
 
 remove_station() {
-    rm -rf "$ETC" "$VAR" /etc/systemd/system/weldwatch.service.d /etc/systemd/system/weldwatch@.service.d
+    rm -rf "$ETC" "$VAR" /etc/systemd/system/weldwatch.service.d /etc/systemd/system/weldwatch@.service.d \
+        /etc/systemd/system/multi-user.target.wants/weldwatch@*.service
     if getent passwd weldwatch > /dev/null; then userdel weldwatch; fi
     if getent group weldwatch > /dev/null; then groupdel weldwatch; fi
 }
