@@ -1,8 +1,8 @@
 """The agent on every Python that it supports: `make matrix`.
 
 Each Python that is on this machine gets an environment of its own, from its lock file and by hash. In it run the
-agent's tests (not those of training and documentation) and the self-test of the shipped bundle. A Python
-that is not here is not run and not counted: the table says so.
+agent's tests (not those of training and documentation), the self-test of the shipped bundle, and the demo: the whole
+station. A Python that is not here is not run and not counted: the table says so.
 
 Exit code: 0 all that ran passed, 1 something did not, or with --all one of the Pythons is not here.
 """
@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from locks.reading import PYTHONS
 
@@ -36,6 +37,7 @@ class Run:
     version: str  #: in full; empty where it is not here
     tests: str = "not run"
     self_test: str = "not run"
+    demo: str = "not run"
     seconds: float = 0.0
     passed: bool = False
 
@@ -100,13 +102,14 @@ def run(python: str, executable: Path, place: Path, words: Sequence[str], *, qui
     except subprocess.CalledProcessError as error:
         return Run(python, python, tests=f"not run: {error.cmd[1:4]} failed")
     version = _said([binaries / "python", "-c", "import platform; print(platform.python_version())"]).strip()
-    self_test = shipped_bundle(binaries)
+    self_test, station = shipped_bundle(binaries), demo(binaries)
     chosen = [*QUICK] if quick else ["tests", *(f"--ignore={one}" for one in OTHERS)]
     chosen += ["-m", "not training and not slow" if quick else "not training"]
     command = [binaries / "pytest", "-q", "-p", "no:cacheprovider", *chosen, *words]
     code, said = shown(command)
     told = summary(said) if code in (0, 1) else f"pytest ended with {code}"
-    return Run(python, version, told, self_test, time.monotonic() - started, code == 0 and self_test == "passed")
+    passed = code == 0 and self_test == station == "passed"
+    return Run(python, version, told, self_test, station, time.monotonic() - started, passed)
 
 
 def shown(command: Sequence[Path | str]) -> tuple[int, str]:
@@ -135,11 +138,21 @@ def environment(python: str, executable: Path, place: Path) -> Path:
 
 def shipped_bundle(binaries: Path) -> str:
     """The self-test of the bundle that ships: golden images through this Python's decoder and runtime."""
-    command = [binaries / "weldwatch", "bundle", "verify", "weld-demo", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        return f"failed: {done.stderr.strip()[-200:]}"
-    return "passed" if json.loads(done.stdout).get("ok") is not False else "failed"
+    told = _answer([binaries / "weldwatch", "bundle", "verify", "weld-demo", "--json"])
+    return "passed" if told.get("ok") is True else "failed"
+
+
+def demo(binaries: Path, frames: int = 10) -> str:
+    """The whole station: simulated camera, capture folder, model, ledger, JSON on disk, embedded broker."""
+    told = _answer([binaries / "weldwatch", "demo", "--frames", str(frames), "--rate", "10", "--json"])
+    counts = {told.get(key) for key in ("inspected", "json_files", "mqtt_received")}
+    return "passed" if counts == {frames} else "failed"
+
+
+def _answer(command: Sequence[Path | str]) -> dict[str, Any]:
+    """The last line, as JSON; empty where the command fails. What it says of that is shown."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return dict(json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 and done.stdout else {}
 
 
 def summary(said: str) -> str:
@@ -150,11 +163,11 @@ def summary(said: str) -> str:
 
 def table(runs: Sequence[Run]) -> str:
     """For people, and for the log of a run."""
-    lines = [f"{'Python':<10} {'agent tests':<34} {'self-test of weld-demo':<24} {'seconds':>7}  verdict"]
+    lines = [f"{'Python':<10} {'agent tests':<34} {'self-test':<10} {'demo':<8} {'seconds':>7}  verdict"]
     for one in runs:
         verdict = "passed" if one.passed else "FAILED" if one.version else "not here"
         name = one.version or one.python
-        lines.append(f"{name:<10} {one.tests:<34} {one.self_test:<24} {one.seconds:>7.0f}  {verdict}")
+        lines.append(f"{name:<10} {one.tests:<34} {one.self_test:<10} {one.demo:<8} {one.seconds:>7.0f}  {verdict}")
     return "\n".join(lines)
 
 
