@@ -10,8 +10,6 @@ from msgspec import Meta
 from agent.config.section import Section
 from agent.errors import ConfigError
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-
 
 class RemoteConfig(Section, frozen=True):
     """Where the command ``bundle-install`` may take bundles from. Nothing is allowed by default."""
@@ -19,7 +17,7 @@ class RemoteConfig(Section, frozen=True):
     folder: str | None = None  #: files below it
     addresses: tuple[str, ...] = ()  #: http(s); one that ends in '/' stands for all below it
     max_mb: Annotated[int, Meta(ge=1, le=1024)] = 256
-    timeout_s: Seconds = 300.0  #: for a whole download
+    timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0  #: for a whole download
 
 
 class BundleConfig(Section, frozen=True):

@@ -82,6 +82,8 @@ def test_a_running_station_judges_beside_and_compares(tmp_path: Path) -> None:
     assert (told["frames"], told["skipped"], told["agreement"]["count"]) == (3, 0, 2)
     escapes = told["labelled"]["escapes"]
     assert [(escapes[who]["count"], escapes[who]["of"]) for who in ("active", "candidate")] == [(1, 2), (0, 2)]
+    wrong = weldwatch("bundle", "compare", "--since", "yesterday", *at_station)
+    assert (wrong.returncode, "give a day as YYYY-MM-DD" in wrong.stderr) == (2, True)
     shown = weldwatch("bundle", "compare", "--labels", labels, *at_station).stdout
     assert "escapes   candidate  0 in 2 defects: 0.0%  up to 65.8% at 95%" in shown
     assert "P1.png  active OK, candidate NotOK, reviewed NotOK" in shown

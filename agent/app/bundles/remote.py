@@ -12,8 +12,10 @@ from __future__ import annotations
 import os
 import time
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from ssl import SSLError
 from typing import IO, Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin
@@ -44,7 +46,7 @@ class Remote:
             raise BundleError("give path or url, one of them")
         return self._from_folder(path, sha256) if path is not None else self._from_address(str(url), sha256)
 
-    def _receive(self, fill: Any, origin: str, sha256: str | None) -> str:
+    def _receive(self, fill: Callable[[BinaryIO], None], origin: str, sha256: str | None) -> str:
         keys = Path(self._config.trusted_keys or "")
         return self._store.receive(fill, origin, keys, self._config.initial, sha256)
 
@@ -89,7 +91,7 @@ class Remote:
                         raise BundleError(f"{shown}: not here after bundle.remote.timeout_s, {remote.timeout_s:g} s")
                     out.write(chunk)
                 wanted = answer.headers.get("Content-Length")
-        except (URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        except (URLError, HTTPException, TimeoutError, ConnectionError, SSLError) as error:
             if isinstance(error, HTTPError):
                 error.close()  # it is the answer, with its connection
             reason = getattr(error, "reason", None) or error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ def compare(options: argparse.Namespace) -> int:
     from agent.app.bundles.comparison import compare as told_by
     from agent.app.bundles.labels import Labels
     from agent.app.bundles.shadow import FOLDER
+    from agent.errors import UsageError
 
+    if options.since and not re.fullmatch(r"\d{4}-\d\d-\d\d", options.since):
+        raise UsageError(f"--since: found {options.since!r}; give a day as YYYY-MM-DD")
     labels = Labels(options.labels) if options.labels else None
     told = told_by(_results(options) / FOLDER, labels, since=options.since or "", candidate=options.candidate)
     if options.json:
