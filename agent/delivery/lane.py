@@ -25,7 +25,7 @@ _LOG = log("delivery")
 _HANDFUL, _EVERY_S = 50, 0.1  #: results at a time; at most so often: 500 a second
 _LOOK_S = 1.0  #: how often a new wish is looked for
 _NOTE_S = 1.0  #: how often the progress is written down
-_AGAIN_S = 5.0  #: after trouble
+_AGAIN_S, _FAULT_S = 5.0, 60.0  #: after trouble, after a fault of ours
 
 
 class Lane:
@@ -60,6 +60,9 @@ class Lane:
         except (RetryError, OSError) as error:
             _LOG.debug("%s: the replay waits: %s", self._name, error)
             self._next = self._clock.monotonic() + _AGAIN_S
+        except Exception as error:  # noqa: BLE001  # a fault of ours in here must not hold up the first lane: logged whole
+            _LOG.error("delivery_fault: %s: replay: unexpected %r; tried again", self._name, error, exc_info=True)
+            self._next = self._clock.monotonic() + _FAULT_S
 
     def _take_up(self) -> None:
         """The oldest wish for this sink."""

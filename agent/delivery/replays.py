@@ -26,6 +26,8 @@ from agent.errors import UsageError
 
 FOLDER = "replays"
 _MOST = 16
+#: What a file that holds none of these can raise; somebody else may have put it there.
+_NONE = (OSError, msgspec.DecodeError, ValueError, RecursionError)
 
 
 class Wish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,13 +104,13 @@ class Replays:
     def wish(self, name: str) -> Wish | None:
         """What was asked for; None when it is gone, or no wish at all."""
         path = self._wish(name)
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(*_NONE):
             return msgspec.json.decode(path.read_bytes(), type=Wish) if path.is_file() else None
         return None
 
     def progress(self, name: str) -> Progress | None:
         """How far the agent was about a second ago; None before it began."""
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        with contextlib.suppress(*_NONE):
             return msgspec.json.decode(self._progress(name).read_bytes(), type=Progress)
         return None
 

@@ -172,6 +172,19 @@ def test_trouble_of_its_own_does_not_hold_up_what_is_fresh(
     assert len(sink.again) == 200
 
 
+def test_a_fault_of_its_own_does_not_either(
+    delivered: None, ledger: Ledger, replays: Replays, sink: FakeSink, start: Callable[[], Shipper],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sink, "deliver_again", lambda _batch: 1 // 0)
+    replays.ask("fake", at(0), at(200), LATER)
+    start()
+    ledger.commit([an_entry(n, created_at=iso_utc(at(n))) for n in range(200, 230)])
+    sink.until(lambda: len(sink.taken) == 30)
+    assert "ZeroDivisionError" in caplog.text
+    assert len(replays.names()) == 1, "it is tried again"
+
+
 def test_what_the_sink_never_takes_is_passed_over_and_named(
     delivered: None, replays: Replays, sink: FakeSink, start: Callable[..., Shipper], ledger: Ledger,
     caplog: pytest.LogCaptureFixture,
@@ -248,7 +261,7 @@ def test_wishes_that_are_none(
 ) -> None:
     """Whoever can write into the state folder can do worse; here only: it is said, and nothing stops."""
     replays.folder.mkdir()
-    (replays.folder / "0.json").write_text("{")
+    (replays.folder / "0.json").write_bytes(b'{"sink": "\xff"}')
     (replays.folder / "1.json").mkdir()
     (replays.folder / "2.json").write_text('{"sink": "fake", "since": 1}')
     (replays.folder / "10.json").symlink_to("/nowhere")

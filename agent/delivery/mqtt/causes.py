@@ -51,6 +51,12 @@ def of_connack(code: int, name: str, settings: Settings) -> str:
     return known.format(user=user, client=client, protocol=settings.protocol, at=at)
 
 
+def denied(settings: Settings, what: str) -> str:
+    """The broker let us in and does not let us do this: its access list."""
+    user = settings.username or "(none)"
+    return f"broker {settings.address} does not let user {user} {what}; allow it in the broker's access list"
+
+
 def of_exception(error: Exception, timeout_s: float, at: str) -> str:
     """Why there is no connection."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -19,7 +19,7 @@ from collections import deque
 from functools import partial
 
 from agent.clock import Clock
-from agent.delivery.mqtt.causes import NOT_AUTHORIZED
+from agent.delivery.mqtt.causes import NOT_AUTHORIZED, denied
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.messages import Message, Note
 from agent.health import Health
@@ -162,14 +162,11 @@ class Inbox:
         sent = connection.subscribe(f"{self._base}+", 0, as_published=True)
         if not sent.wait(_ANSWER_S) or sent.code is None:
             return  # the connection is over, or will be
+        self._health.clear_problem("answers_denied")  # perhaps no more: the next answer tells
         if sent.code < 128:
             self._health.clear_problem("commands_denied")
             return
-        who = connection.settings.username or "(none)"
-        detail = (
-            f"broker {connection.settings.address} does not let user {who} subscribe to {self._base}+ (SUBACK "
-            f"{sent.code}); allow it in the broker's access list, or empty mqtt.commands"
-        )
+        detail = denied(connection.settings, f"subscribe to {self._base}+ (SUBACK {sent.code})")
         if self._health.raise_problem("commands_denied", detail):
             _LOG.error("commands_denied: %s", detail)
 
@@ -188,10 +185,6 @@ class Inbox:
             return
         self._health.count("answers_dropped")
         if sent.code == NOT_AUTHORIZED:
-            who = connection.settings.username or "(none)"
-            detail = (
-                f"broker {connection.settings.address} does not let user {who} publish to {topic}; "
-                f"allow {self._base}# in the broker's access list"
-            )
+            detail = denied(connection.settings, f"publish to {topic}")
             if self._health.raise_problem("answers_denied", detail):
                 _LOG.error("answers_denied: %s", detail)

@@ -195,12 +195,9 @@ class MqttSink:
         """What a PUBACK other than success means."""
         if code in causes.NEVER:
             return RejectError(f"{causes.NEVER[code]} (PUBACK {code})")
-        broker, user = connection.settings.address, connection.settings.username or "(none)"
+        broker = connection.settings.address
         if code == causes.NOT_AUTHORIZED:
-            detail = (
-                f"broker {broker} does not let user {user} publish to {self._topic}; "
-                "allow it in the broker's access list"
-            )
+            detail = causes.denied(connection.settings, f"publish to {self._topic}")
             if self._health.raise_problem("publish_denied", detail):
                 _LOG.error("publish_denied: %s; results are kept and tried again", detail)
             return RetryError(detail)
