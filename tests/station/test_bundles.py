@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -38,14 +39,17 @@ def test_by_command_line_a_running_agent_takes_a_bundle_up_within_two_seconds(tm
         assert "next: weldwatch bundle activate brightness-2.0.0" in bundle(
             station, "install", tmp_path / "brightness-2.0.0.pipeline"
         )
-        bundle(station, "activate", "brightness-2.0.0")
-        activated = time.monotonic()
-        until(lambda: b"bundle brightness 2.0.0 (fp32): self-test passed" in station.log.read_bytes(), "the swap")
-        assert time.monotonic() - activated < 2.0
+        told = bundle(station, "activate", "brightness-2.0.0")
+        assert "the running agent judges with it" in told
+        assert b"bundle brightness 2.0.0 (fp32): self-test passed" in station.log.read_bytes(), "it was waited for"
+        moved = (station.root / "state" / "bundles" / "active.json").stat().st_mtime
+        judging = json.loads(bundle(station, "list", "--json"))["judging"]
+        assert datetime.fromisoformat(judging["since"].replace("Z", "+00:00")).timestamp() - moved < 2.0
+        assert "* brightness-2.0.0  judges since" in bundle(station, "list")
         station.put("a.png", flat_png(180))
         (result,) = station.wait_for(1)
         assert (result["model"]["version"], result["evaluation"]) == ("2.0.0", "OK")
-    assert "* brightness-2.0.0" in bundle(station, "list")
+    assert "* brightness-2.0.0\n* is what was activated; no agent is running" in bundle(station, "list")
     station.put("b.png", flat_png(180))
     assert station.once().returncode == 0
     assert station.lines()[-1]["model"]["version"] == "2.0.0", "after a restart the pointer rules, not bundle.initial"
