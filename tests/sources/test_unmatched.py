@@ -23,7 +23,7 @@ def test_each_suffix_is_named_once(bench, png, caplog):
     running.until_frames(1)
     (bench.captures / "next.png").write_bytes(png)
     running.until_frames(2)
-    assert sorted(line.split()[3] for line in lines_of(caplog)) == ["*.gif", "*.raw", "without"]
+    assert sorted(line.split()[4] for line in lines_of(caplog)) == ["*.gif", "*.raw", "without"]
     assert running.health.counters()["suffixes_unmatched"] == 3
 
 

@@ -35,7 +35,7 @@ def names_of(results: list[dict[str, Any]]) -> Counter[str]:
 def heard_all(listener: Listener, count: int) -> list[dict[str, Any]]:
     """What a subscriber got, once that is ``count`` messages; counting is all that is done at each of them."""
     with listener.changed:
-        assert listener.changed.wait_for(lambda: len(listener.messages) >= count, 60), len(listener.messages)
+        assert listener.changed.wait_for(lambda: len(listener.messages) >= count, 120), len(listener.messages)
     return listener.json()
 
 
@@ -244,6 +244,10 @@ def test_what_a_capture_folder_should_not_hold(tmp_path: Path) -> None:
     assert len(station.files()) == len(results)
 
 
+def stated(status: dict[str, Any]) -> dict[str, str]:
+    return {one["name"]: one["state"] for one in status["sources"]}
+
+
 def test_several_folders_that_go_and_come_renames_links_and_names_written_again(tmp_path: Path) -> None:
     away, one, two = tmp_path / "away", tmp_path / "one", tmp_path / "two"
     one.mkdir()
@@ -257,7 +261,7 @@ def test_several_folders_that_go_and_come_renames_links_and_names_written_again(
         with Listener(broker.port, f"{station.topic}/status") as status, station.running():
 
             def states(**wanted: str) -> None:
-                status.until(lambda all_: {one["name"]: one["state"] for one in all_[-1]["sources"]} == wanted)
+                status.until(lambda all_: bool(all_) and stated(all_[-1]) == wanted)
 
             states(one="watching", two="missing")
             (one / "a.png").write_bytes(first)

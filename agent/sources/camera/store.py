@@ -210,19 +210,22 @@ class FrameStore:
         with os.scandir(folder) as entries:
             ours = [entry for entry in entries if self._is_ours(entry.name)]
         going = [entry for entry in ours if f"{hour}/{entry.name}" not in but]
-        kept = sum(entry.stat(follow_symlinks=False).st_size for entry in ours if f"{hour}/{entry.name}" in but)
+        gone = sum(entry.stat(follow_symlinks=False).st_size for entry in going)
         for entry in going:
             Path(entry.path).unlink(missing_ok=True)
-        with self._lock:
-            self._sizes.pop(hour, None)
-            if kept:
-                self._sizes[hour] = kept
+        with self._lock:  # a frame that was saved meanwhile goes on counting
+            self._sizes[hour] = max(0, self._sizes.get(hour, 0) - gone)
         self._health.count("frames_removed", len(going))
-        if kept:
-            return len(going)
-        for empty in (folder, folder.parent):
-            try:
-                empty.rmdir()
-            except OSError:
-                break  # somebody else's file lies there: it stays
+        if len(going) == len(ours):
+            self._forget(hour, folder)
         return len(going)
+
+    def _forget(self, hour: str, folder: Path) -> None:
+        """Remove the folders of an hour that are empty; where somebody else's file lies, they stay."""
+        try:
+            folder.rmdir()
+            with self._lock:
+                self._sizes.pop(hour, None)
+            folder.parent.rmdir()
+        except OSError:
+            return
