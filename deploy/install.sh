@@ -75,8 +75,9 @@ find_wheels() {
         [ -x "$here/make-wheels.sh" ] || fail "name the folder of wheels with --wheels" 2
         wheels=$(mktemp -d)
         trap 'rm -rf "$wheels"' EXIT
+        say "fetching wheels for Python $version"
         # shellcheck disable=SC2086 # a list of options
-        "$here/make-wheels.sh" --interpreter "$python" --python "$version" $extras "$wheels"
+        "$here/make-wheels.sh" --interpreter "$python" --python "$version" $extras "$wheels" > /dev/null
     fi
     [ -f "$wheels/requirements.txt" ] || fail "$wheels has no requirements.txt; make it with deploy/make-wheels.sh" 2
     wheels=$(cd "$wheels" && pwd)

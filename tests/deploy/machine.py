@@ -38,7 +38,7 @@ def base() -> Path:
 
 def run(*command: str) -> str:
     """Run to its end; what it said on stdout. What it said at all, when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 

@@ -12,7 +12,7 @@ from tests.deploy.machine import CHECKOUT, Machine
 from tests.support.bundles import flat_png
 from tests.support.station import until
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]  # the first makes the bare system
 
 
 def judged(machine: Machine, name: str) -> None:

@@ -16,7 +16,7 @@ from tests.deploy.machine import Machine
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.station import until
 
-pytestmark = [pytest.mark.root, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]  # the first makes the bare system
 VAR = "var/lib/weldwatch"
 
 
