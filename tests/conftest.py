@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+
+from agent.logs import LOGGER
 
 # Machines that run tests are slow and uneven: time limits belong to benchmarks.
 settings.register_profile("weldwatch", deadline=None)
@@ -25,6 +28,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(autouse=True)
+def log_levels_put_back() -> Iterator[None]:
+    """A command that runs in this process sets levels as for itself; the next test wants to see every line again."""
+    loggers = [logging.getLogger(), logging.getLogger(LOGGER)]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture
