@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -245,14 +246,17 @@ def test_nobody_is_ahead_of_the_ledger(ledger: Ledger, monkeypatch: pytest.Monke
     """A reader sees a commit before the thread that made it goes on; a sink could be done with it by then."""
     ledger.register(["files"])
     between: list[int] = []
-    told = ledger._cursors_saved
+    writing = ledger._access.writing
 
-    def look(cursors: dict[str, int]) -> None:  # called when the file has the results, and ``last_sequence`` not yet
+    @contextmanager
+    def then_look() -> Iterator[sqlite3.Connection]:  # the file has the results then, and ``last_sequence`` not yet
+        with writing() as connection:
+            yield connection
         between.append(len(ledger.after(0)))
-        told(cursors)
 
-    monkeypatch.setattr(ledger, "_cursors_saved", look)
-    ledger.commit([an_entry(1), an_entry(2)])
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger._access, "writing", then_look)
+        ledger.commit([an_entry(1), an_entry(2)])
     assert between == [0]
     assert len(ledger.after(0)) == 2
     ledger.advance("files", 2)
