@@ -8,7 +8,7 @@
 Invariants
 - Refused: entries that are unlisted, missing, listed or stored twice, links, encrypted, absolute or with ``..``, larger
   than the manifest says, compressed by anything but deflate, or with another digest.
-- Memory stays flat while verifying; an entry that is read later is checked against its digest again, so that a file
+- Memory stays flat while verifying, the zip's list of entries included; an entry that is read later is checked against its digest again, so that a file
   changed after the check never judges a frame.
 - Writing is reproducible: same contents, same bytes.
 """
@@ -16,6 +16,7 @@ Invariants
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import struct
@@ -35,6 +36,7 @@ from agent.errors import BundleError
 MANIFEST, SIGNATURE = "manifest.json", "signature"
 MAX_MANIFEST, MAX_SIGNATURE = 4 << 20, 4 << 10
 MAX_ENTRIES, MAX_TOTAL = 4096, 1 << 30
+MAX_DIRECTORY = 4 << 20  #: the zip's list of entries: read whole, before any of them can be counted
 _CHUNK = 1 << 20
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -48,6 +50,20 @@ _DAMAGED = (
 )
 
 
+class _File(io.BufferedReader):
+    """The zip's file. While ``most`` is set nobody may ask for more at once: zipfile reads the whole list of entries,
+    and makes ten times its size of it in memory, before it tells how many there are.
+    """
+
+    most: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As the parent, or ``BadZipFile``."""
+        if self.most is not None and size is not None and size > self.most:
+            raise zipfile.BadZipFile(f"its list of entries has {size} bytes, {self.most} at most are read")
+        return super().read(size)
+
+
 class Archive:
     """An opened, wholly verified bundle. Use as a context manager, or close it."""
 
@@ -55,11 +71,13 @@ class Archive:
         """Open and verify. ``BundleError`` says in one line why it is refused."""
         self.path = path
         try:
-            self._file = path.open("rb")
+            self._file = _File(io.FileIO(path), 4096)
         except OSError as error:
             raise BundleError(f"{path}: {error.strerror or error}; give the path of a .pipeline file") from None
         try:
+            self._file.most = MAX_DIRECTORY
             self._zip = zipfile.ZipFile(self._file)
+            self._file.most = None
             self._infos = self._listed_once()
             self.manifest_bytes = self._read(MANIFEST, MAX_MANIFEST)
             self.signature = self._read(SIGNATURE, MAX_SIGNATURE) if SIGNATURE in self._infos else None

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import stat
+import struct
 import tracemalloc
 import zipfile
 import zlib
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.bundle.archive import Archive, is_plain_path
+from agent.bundle.archive import MAX_DIRECTORY, Archive, is_plain_path
 from agent.bundle.manifest import DecisionRule
 from agent.errors import BundleError
 from agent.model.loading import load
@@ -168,6 +169,18 @@ def test_ten_gigabytes_of_zeros_are_refused_in_flat_memory(bundle: Path, tmp_pat
         with pytest.raises(BundleError, match=r"not a whole bundle|more than 1088 MB"):
             use(tmp_path / "sparse.pipeline")
     assert list((tmp_path / "state" / "bundles").iterdir()) == []
+
+
+def test_a_list_of_very_many_entries_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"x"
+    count = MAX_DIRECTORY // len(entry) + 1
+    size = count * len(entry)
+    end = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, 0)
+    end += struct.pack("<4sLQL", b"PK\6\7", 0, size, 1)
+    end += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    (tmp_path / "many.pipeline").write_bytes(entry * count + end)
+    with pytest.raises(BundleError, match=r"its list of entries has \d+ bytes"):
+        Archive(tmp_path / "many.pipeline")
 
 
 def test_a_file_changed_after_the_check_is_noticed(bundle: Path, tmp_path: Path) -> None:
