@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -238,6 +239,11 @@ class Metrics:
         class Server(ThreadingWSGIServer):
             address_family = socket.AF_INET6 if ":" in self._config.address else socket.AF_INET
             timeout = _LOOK_S
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A client that says nothing, or goes away, is no news either."""
+                if not isinstance(sys.exc_info()[1], OSError):
+                    super().handle_error(request, client_address)
 
         registry = CollectorRegistry()
         registry.register(self)

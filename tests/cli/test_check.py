@@ -7,6 +7,7 @@ import os
 import pwd
 import socket
 import subprocess
+import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,24 @@ def test_a_port_for_metrics_that_somebody_else_has(tmp_path: Path) -> None:
         found = findings(station, 1)["metrics"]
     assert found["state"] == "failed"
     assert "metrics.port" in found["remedy"]
+
+
+def test_whoever_has_the_port_for_metrics_may_speak_anything(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def greet() -> None:
+            client, _ = other.accept()
+            with client:
+                client.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                client.recv(1000)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        station = Station(tmp_path / "s", metrics={"port": other.getsockname()[1]})
+        found = findings(station, 1)["metrics"]
+        thread.join()
+    assert found["state"] == "failed"
+    assert "in use" in found["detail"]
 
 
 def test_it_says_as_whom_it_tries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

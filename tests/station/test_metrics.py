@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import subprocess
 import urllib.error
 import urllib.request
@@ -104,6 +105,32 @@ def test_values_are_what_happened(scraped: str) -> None:
     assert found["weldwatch_inspecting", ()] == 1
     assert ("weldwatch_image_errors_total", ()) in found
     assert "process_resident_memory_bytes" in scraped
+
+
+def test_a_client_that_goes_away_or_says_nothing_leaves_nothing_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metrics, "_CLIENT_S", 0.1)
+    port = free_port()
+    served = metrics.Metrics(MetricsConfig(port=port), Health(), lambda: GAUGES, lambda: STATUS)
+    served.start()
+    until(lambda: can_connect(port), "the port")
+    with socket.create_connection(("127.0.0.1", port)) as silent:
+        assert silent.recv(1) == b"", "it is hung up on"
+    with socket.create_connection(("127.0.0.1", port)) as gone:
+        gone.sendall(b"GET /met")
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert "weldwatch_inspecting" in scrape(port)
+    served.stop()
+    assert capfd.readouterr().err == ""
+
+
+def can_connect(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_promtool_likes_every_counter_that_there_is(tmp_path: Path) -> None:

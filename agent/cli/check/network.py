@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 DAYS_BEFORE = 30  #: a certificate that ends sooner is warned of
 _TIMEOUT_S = 5.0
+_METRICS_AT_MOST = 1 << 20  #: bytes of an answer that are looked at
 _KEPT = "results are kept until it is right; what names a file that is missing stops the start"
 
 
@@ -131,7 +132,6 @@ def metrics(config: AgentConfig) -> Iterator[Finding]:
     if config.metrics is None:
         return
     import socket
-    import urllib.request
 
     address, port = config.metrics.address, config.metrics.port
     where = f"{address}:{port}"
@@ -142,13 +142,22 @@ def metrics(config: AgentConfig) -> Iterator[Finding]:
             probe.bind((address, port))
         yield Finding("metrics", "ok", f"{where} is free")
     except OSError as error:
-        asked = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address, f"[{address}]" if ":" in address else address)  # noqa: S104  # compared, not bound
-        try:
-            with urllib.request.urlopen(f"http://{asked}:{port}/metrics", timeout=_TIMEOUT_S) as answer:
-                ours = b"weldwatch_inspecting" in answer.read()
-        except OSError:
-            ours = False
-        if ours:
+        if _is_an_agents(address, port):
             yield Finding("metrics", "ok", f"a running agent serves them on {where}")
         else:
             yield Finding("metrics", "failed", f"{where}: {error.strerror}", "give this agent its own metrics.port")
+
+
+def _is_an_agents(address: str, port: int) -> bool:
+    """Whether it is an agent that answers there; whoever else does may speak any protocol."""
+    from http.client import HTTPConnection, HTTPException
+
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104  # compared, not bound
+    there = HTTPConnection(asked, port, timeout=_TIMEOUT_S)
+    try:
+        there.request("GET", "/metrics")
+        return b"weldwatch_inspecting" in there.getresponse().read(_METRICS_AT_MOST)
+    except (OSError, HTTPException):
+        return False
+    finally:
+        there.close()
