@@ -48,7 +48,7 @@ demo-bundle: $(VENV)/.training
 # examples of the documentation, an RTSP server and a simulated GigE Vision camera, and what boots a bare Debian to
 # install weldwatch on.
 PACKAGES := mosquitto mosquitto-clients strace jq openssl iproute2 prometheus aravis-tools python3-gi \
-	systemd systemd-container debootstrap debian-archive-keyring shellcheck python3-venv \
+	systemd systemd-container debootstrap debian-archive-keyring shellcheck nodejs python3-venv \
 	gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
 .PHONY: system-packages
 system-packages:
