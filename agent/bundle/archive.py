@@ -8,8 +8,8 @@
 Invariants
 - Refused: entries that are unlisted, missing, listed or stored twice, links, encrypted, absolute or with ``..``, larger
   than the manifest says, compressed by anything but deflate, or with another digest.
-- Memory stays flat while verifying, the zip's list of entries included; an entry that is read later is checked against its digest again, so that a file
-  changed after the check never judges a frame.
+- Memory stays flat while verifying, the list of entries included; an entry that is read later is checked against its
+  digest again, so that a file changed after the check never judges a frame.
 - Writing is reproducible: same contents, same bytes.
 """
 

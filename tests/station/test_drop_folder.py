@@ -19,7 +19,7 @@ from agent.app.bundles.drop import INCOMPLETE_S, KEPT, SETTLE_S, DropFolder
 from agent.app.bundles.life import Bundles
 from agent.clock import ManualClock
 from agent.health import Health
-from agent.model.store import Store, resolve
+from agent.model.store import SUFFIX, Store, resolve
 from tests.support.bundles import flat_png
 from tests.support.judge import bundles, settings
 from tests.support.mosquitto import Listener, Mosquitto
@@ -176,6 +176,34 @@ def test_what_cannot_be_moved_is_not_worked_at_and_keeps_nobody_from_it(
         assert dropped.version == "3.0.0"
     dropped.look()
     assert dropped.version == "2.0.0"
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{SNOWMAN}"])
+def test_the_longest_name_keeps_nobody_from_it(dropped: Dropped, letter: str) -> None:
+    longest = letter * ((255 - len(SUFFIX)) // len(letter.encode())) + SUFFIX
+    for _ in range(2):
+        (dropped.folder / longest).symlink_to(dropped.root)
+        dropped.put(dropped.plant.bundle("2.0.0"))
+        dropped.settle()
+    assert dropped.version == "2.0.0"
+    refused = dropped.there()["refused"]
+    assert [len(refused), {one[0] for one in refused}, dropped.there()[".taken"]] == [4, {letter}, []]
+
+
+@pytest.mark.parametrize("name", [".taken", "installed", "refused"])
+def test_a_link_in_place_of_a_folder_leads_nowhere(dropped: Dropped, name: str) -> None:
+    others = dropped.root / "results"
+    others.mkdir()
+    (others / "result.json").write_text("{}")
+    (dropped.folder / name).symlink_to(others)
+    (dropped.folder / "a.pipeline").symlink_to(others)
+    for _ in range(2):
+        with pytest.raises(NotADirectoryError):
+            dropped.look()
+    assert [one.name for one in others.iterdir()] == ["result.json"]
+    (dropped.folder / name).unlink()
+    dropped.look()
+    assert "a.pipeline" in dropped.there()["refused"]
 
 
 def test_a_folder_that_is_away_is_a_problem_until_it_is_back(dropped: Dropped, monkeypatch: pytest.MonkeyPatch) -> None:

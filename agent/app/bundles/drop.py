@@ -10,7 +10,8 @@ Invariants
   only after it has stood still for long.
 - It is claimed by a rename before anything is done with it, so that what cannot be moved is never done twice.
 - A kill between any two steps ends, after the restart, where it would have ended: each step may be repeated.
-- Links, FIFOs and the like are never opened; they are moved to ``refused`` as they are.
+- Links, FIFOs and the like are never opened; they are moved to ``refused`` as they are. A link in place of one of the
+  three folders leads nowhere: who can write here must not move files that only the agent can.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.bundle.archive import Archive
 from agent.clock import Clock
@@ -35,6 +38,7 @@ LOOK_S = 1.0
 SETTLE_S = 2.0  #: stands still for so long: looked into
 INCOMPLETE_S = 30.0  #: stands still for so long and is no whole bundle: refused
 KEPT = 10  #: files in ``installed`` and in ``refused``
+_STEM = 200  #: bytes of a name that are kept there: with what is added it must not be longer than 255
 TROUBLE = "drop_folder_trouble"
 _REASON = ".reason.txt"
 _log = log("bundles")
@@ -49,6 +53,14 @@ class _Seen:
     whole: bool | None = None  #: None: not looked into since
 
 
+class _Places(NamedTuple):
+    """The three folders, opened: as long as they are, nobody can put others in their place."""
+
+    taken: Path
+    installed: Path
+    refused: Path
+
+
 class DropFolder:
     """Looks every second, in a thread of its own."""
 
@@ -59,7 +71,6 @@ class DropFolder:
         self._keys = Path(config.trusted_keys) if config.trusted_keys else None
         self._folder, self._initial = folder, config.initial
         self._store, self._activate, self._health, self._clock = store, activate, health, clock
-        self._taken, self._installed, self._refused = (folder / name for name in (".taken", "installed", "refused"))
         self._seen: dict[str, _Seen] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="drop folder", daemon=True)
@@ -101,10 +112,24 @@ class DropFolder:
 
     def look(self) -> None:
         """One round. ``OSError``: the folder cannot be read, or nothing can be moved out of it."""
-        for folder in (self._taken, self._installed, self._refused):
-            folder.mkdir(exist_ok=True)
-        for left in sorted(self._taken.iterdir()):  # a kill came in between
-            self._work(left)
+        with self._opened() as places:
+            for left in sorted(places.taken.iterdir()):  # a kill came in between
+                self._work(left, places)
+            self._look(places)
+
+    @contextmanager
+    def _opened(self) -> Iterator[_Places]:
+        with ExitStack() as opened:
+
+            def place(name: str) -> Path:
+                (self._folder / name).mkdir(exist_ok=True)
+                handle = os.open(self._folder / name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                opened.callback(os.close, handle)
+                return Path(f"/proc/self/fd/{handle}")
+
+            yield _Places(place(".taken"), place("installed"), place("refused"))
+
+    def _look(self, places: _Places) -> None:
         now, found = self._clock.monotonic(), {}
         with os.scandir(self._folder) as entries:
             for entry in entries:
@@ -120,11 +145,11 @@ class DropFolder:
             if stat.S_ISDIR(facts.st_mode) or not self._is_ready(name, facts, now):
                 continue
             try:
-                (self._folder / name).rename(self._taken / name)
+                (self._folder / name).rename(places.taken / name)
             except OSError as error:
                 stuck = error
                 continue
-            self._work(self._taken / name)
+            self._work(places.taken / name, places)
         if stuck is not None:
             raise stuck
 
@@ -145,7 +170,7 @@ class DropFolder:
 
     # -- what was claimed --------------------------------------------------------------------------------------------
 
-    def _work(self, file: Path) -> None:
+    def _work(self, file: Path, places: _Places) -> None:
         """Install, activate, put aside."""
         shown = printable(file.name)
         try:
@@ -156,20 +181,22 @@ class DropFolder:
             loaded = self._activate(self._store.install(file, self._keys, self._initial))
         except BundleError as error:
             reason = str(error).replace(str(file), shown)
-            _log.error("drop_refused: %s: %s; what judges goes on", shown, reason)
+            reason = reason if reason.startswith(shown) else f"{shown}: {reason}"
+            _log.error("drop_refused: %s; what judges goes on", reason)
             self._health.count("bundles_dropped_refused")
-            self._put_aside(file, self._refused, reason)
+            self._put_aside(file, places.refused, reason)
             return
         _log.info("drop folder: %s is installed; %s judges", shown, loaded.name)
         self._health.count("bundles_dropped_installed")
-        self._put_aside(file, self._installed)
+        self._put_aside(file, places.installed)
 
     def _put_aside(self, file: Path, folder: Path, reason: str = "") -> None:
         """Move it under the first free name; the oldest that lie there go."""
-        target, number = folder / file.name, 0
+        stem, number = os.fsdecode(os.fsencode(file.name.removesuffix(SUFFIX))[:_STEM]), 0
+        target = folder / f"{stem}{SUFFIX}"
         while os.path.lexists(target):
             number += 1
-            target = folder / f"{file.name.removesuffix(SUFFIX)}_{number}{SUFFIX}"
+            target = folder / f"{stem}_{number}{SUFFIX}"
         if reason:
             target.with_name(f"{target.name}{_REASON}").write_text(reason + "\n", encoding="utf-8")
         file.rename(target)
