@@ -176,7 +176,7 @@ class Retention:
         oldest = self._clock.now() - timedelta(days=self._config.keep_days)
         removed = self._ledger.prune(oldest)
         if self._files is not None:
-            removed += self._files.prune(oldest, self._ledger.oldest_undelivered(self._files.name))
+            removed += self._files.prune(oldest, self._ledger.oldest_undelivered_anywhere())
         return removed
 
     # --- by size and by space ---

@@ -7,8 +7,9 @@
 
 Invariants
 - Within each step the oldest goes first. What a sink has still to deliver never goes, nor a file that is not a result.
-- Removing needs no space, and no list of a million names is ever held: a call looks at ``limit`` files and goes on
-  where the last one ended.
+- Removing needs no space, and no list of a million names is ever held: a call removes ``limit`` files at most, and the
+  next one goes on where it ended.
+- Files are written in the order of delivery: behind the first of a day that is not delivered none is looked at.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ import msgspec
 from agent.result import Evaluation
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_LOG = re.compile(r"(\d{4}-\d{2}-\d{2})[^/]*\.jsonl")
+_LOG = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl")
+_AT_ONCE = 20_000  #: names held at once: to find the oldest of them, the whole folder has to be looked through
 _BLOCK = 512  #: st_blocks counts in these
 Age = tuple[int, str]  #: modification time in ns, name
 
@@ -118,20 +120,31 @@ class ResultsFolder:
     def _shed_files(self, evaluation: Evaluation, limit: int) -> Shed | None:
         for day in self._days():
             folder = self._directory / day
-            while ages := heapq.nsmallest(limit, self._ages(folder, self._passed.get((evaluation, day)))):
-                files, size = 0, 0
-                for age in ages:
-                    self._passed[evaluation, day] = age
-                    path = folder / age[1]
-                    if self._may_go(path, evaluation):
-                        size += _on_disk(path.stat())
-                        path.unlink(missing_ok=True)
-                        files += 1
-                if files:
-                    return Shed(evaluation, files, size)
+            files, size = 0, 0
+            for path in self._going(folder, evaluation):
+                size += _on_disk(path.stat())
+                path.unlink(missing_ok=True)
+                files += 1
+                if files == limit:
+                    break
+            if files:
+                return Shed(evaluation, files, size)
             if not any(folder.iterdir()):
                 folder.rmdir()
         return None
+
+    def _going(self, folder: Path, evaluation: Evaluation) -> Iterator[Path]:
+        """Files of a day that go with this evaluation, the oldest first; none behind the first that has to wait."""
+        key = evaluation, folder.name
+        while ages := heapq.nsmallest(_AT_ONCE, self._ages(folder, self._passed.get(key))):
+            for age in ages:
+                path = folder / age[1]
+                head = _head(path)
+                if head is not None and not self._delivered(head.ledger_id, head.sequence):
+                    return
+                self._passed[key] = age
+                if head is not None and evaluation == self._worth(head):
+                    yield path
 
     def _ages(self, folder: Path, after: Age | None) -> Iterator[Age]:
         with os.scandir(folder) as entries:
@@ -141,15 +154,18 @@ class ResultsFolder:
                     if after is None or age > after:
                         yield age
 
-    def _may_go(self, path: Path, evaluation: Evaluation) -> bool:
-        try:
-            head = _HEAD.decode(path.read_bytes())
-        except (FileNotFoundError, msgspec.DecodeError):
-            return False
-        if not self._delivered(head.ledger_id, head.sequence):
-            return False
+    def _worth(self, head: Head) -> Evaluation:
+        """With which results it goes: what was reviewed is kept as long as what is bad."""
         reviewed = self._reviewed(head.result_id, head.image.sha256, head.image.name)
-        return evaluation == ("NotOK" if reviewed else head.evaluation)
+        return "NotOK" if reviewed else head.evaluation
+
+
+def _head(path: Path) -> Head | None:
+    """None for what is no result, or gone."""
+    try:
+        return _HEAD.decode(path.read_bytes())
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def _bytes_in(folder: Path) -> int:

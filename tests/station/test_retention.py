@@ -15,6 +15,7 @@ import pytest
 from agent.app.retention import Retention, Reviewed
 from agent.clock import ManualClock, iso_utc
 from agent.config import ResultsConfig
+from agent.delivery import shedding
 from agent.delivery.json_files import JsonFiles
 from agent.errors import RetryError
 from agent.health import Health
@@ -238,6 +239,57 @@ def test_state_and_results_on_separate_disks(tmp_path: Path) -> None:
     kinds = {dict(labels)["kind"] for name, labels in place.health.by_kind() if name == "retention_removed"}
     assert kinds == {"ledger"}
     assert len(place.on_disk()) == 20_000, "there was room for the files"
+    place.ledger.close()
+
+
+def test_by_age_the_file_of_what_is_not_delivered_everywhere_stays(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", keep_days=5)
+    place.inspect(20)
+    place.ledger.advance("mqtt", 20)
+    place.clock.advance(timedelta(days=1).total_seconds())
+    place.inspect(20)
+    place.ledger.close()
+    place.clock.advance(timedelta(days=40).total_seconds())
+    place.ledger = Ledger.open(place.state, place.clock)  # another process: for the first its own day is not old
+    place.ledger.register(["files", "mqtt"])
+    place.files = JsonFiles(place.config, place.clock)
+    place.retention = Retention(
+        place.config, place.state, place.ledger, place.files, [], place.clock, Health(), Reviewed(place.config)
+    )
+    place.tend()
+    assert {one["sequence"] for one in place.on_disk()} == {one.sequence for one in place.ledger.after(0)}
+    assert {one["sequence"] for one in place.on_disk()} == set(range(21, 41))
+    assert len(list(place.results.glob("*.jsonl"))) == 1
+    place.ledger.close()
+
+
+def test_what_waits_is_not_looked_through_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The far end is away and space is short: a thousand files for each that may go, every minute."""
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=0)
+    place.inspect(500)
+    place.ledger.advance("mqtt", 3)
+    read = []
+    monkeypatch.setattr(shedding, "_head", lambda path: read.append(path) or HEAD(path))
+    assert place.retention._folder.shed("2026-11-01") == shedding.Shed("OK", 2, 2 * 4096)
+    assert place.retention._folder.shed("2026-11-01") == shedding.Shed("NotDecidable", 1, 4096)
+    assert place.retention._folder.shed("2026-11-01") is None
+    assert len(read) < 15
+    place.ledger.close()
+
+
+HEAD = shedding._head
+
+
+def test_of_logs_only_our_own_go(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=0, per_image=False)
+    place.inspect(20)
+    place.deliver()
+    mine = [place.results / name for name in ("2026-11-01-for-the-audit.jsonl", "2026-11-01.notes.jsonl")]
+    for path in mine:
+        path.write_text("a technician's")
+    while place.retention._folder.shed("2026-11-02"):
+        pass
+    assert sorted(place.results.glob("*.jsonl")) == mine
     place.ledger.close()
 
 
