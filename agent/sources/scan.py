@@ -1,7 +1,7 @@
 """Looking through the whole tree: the truth that events only hint at.
 
 Invariants: each folder is watched before it is read, so that what comes later makes an event; links are never followed;
-what cannot be read is an error on the list, never taken for empty.
+what cannot be read is an error on the list, never taken for empty, and costs no other entry.
 """
 
 from __future__ import annotations
@@ -62,24 +62,40 @@ class Scan:
         prefix = folder + b"/" if folder else b""
         with os.scandir(fd) as entries:
             for entry in entries:
-                name = os.fsencode(entry.name)
-                if name.startswith(b"."):
-                    if name.startswith(HIDDEN) and self._patterns.match(name[len(HIDDEN) :]):
-                        self.hidden.append(prefix + name)
-                    continue
-                matches = self._patterns.match(name)
-                is_folder = entry.is_dir(follow_symlinks=False)
-                if is_folder:
-                    waiting.append(prefix + name)
-                if not matches and not (entry.is_symlink() and entry.is_dir()):
-                    if not is_folder and entry.is_file(follow_symlinks=False):
-                        self._unmatched(prefix + name)
-                    continue
+                path = prefix + os.fsencode(entry.name)
                 try:
-                    facts = entry.stat(follow_symlinks=False)
+                    facts = self._image(entry, path, waiting)
                 except FileNotFoundError:
                     continue  # removed meanwhile
-                if files.is_regular(facts):
-                    yield prefix + name, facts
-                else:
-                    self._odd(prefix + name, facts)
+                except OSError as error:  # a stale handle, a bad sector: the others in the folder are none the worse
+                    self.errors.append((path, error))
+                    continue
+                if facts is not None:
+                    yield path, facts
+
+    def _image(self, entry: os.DirEntry[str], path: bytes, waiting: list[bytes]) -> os.stat_result | None:
+        """lstat of an entry that is an image; None for any other, each of which is noted as what it is."""
+        name = os.fsencode(entry.name)
+        if name.startswith(b"."):
+            if name.startswith(HIDDEN) and self._patterns.match(name[len(HIDDEN) :]):
+                self.hidden.append(path)
+            return None
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_folder:
+            waiting.append(path)
+        if not self._patterns.match(name) and not (entry.is_symlink() and _leads_to_a_folder(entry)):
+            if not is_folder and entry.is_file(follow_symlinks=False):
+                self._unmatched(path)
+            return None
+        facts = entry.stat(follow_symlinks=False)
+        if files.is_regular(facts):
+            return facts
+        self._odd(path, facts)
+        return None
+
+
+def _leads_to_a_folder(link: os.DirEntry[str]) -> bool:
+    try:
+        return link.is_dir()
+    except OSError:  # it leads in a circle, or where we may not look
+        return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import socket
@@ -14,7 +16,7 @@ from PIL import Image
 
 from agent.clock import SystemClock
 from agent.health import Health
-from agent.sources import intake
+from agent.sources import intake, scan
 from agent.sources.files import signature_of
 from agent.sources.identity import Names
 
@@ -45,6 +47,44 @@ def make_odd(folder: Path, outside: Path, png: bytes) -> None:
             server.bind("socket.png")
         finally:
             os.chdir(here)
+
+
+def test_links_that_lead_nowhere_cost_no_other_file(bench, png):
+    """Under names that no pattern matches: what such a link leads to cannot even be looked at."""
+    names = [f"{number:02d}.png" for number in range(20)]
+    for name in names:
+        aged(bench.captures / name, png)
+        os.symlink(f"circle-{name}.lnk", bench.captures / f"circle-{name}.lnk")
+        os.symlink("x" * 300, bench.captures / f"long-{name}.lnk")
+    running = bench.once()
+    assert sorted(frame.name for frame in running.frames) == names
+    assert running.health.problems() == {}
+
+
+def test_an_entry_that_cannot_be_looked_at_is_a_problem_and_costs_no_other(bench, png):
+    """As a stale handle on a share does."""
+
+    class Entry:
+        def __init__(self, entry):
+            self._entry, self.name = entry, entry.name
+
+        def __getattr__(self, name):
+            return getattr(self._entry, name)
+
+        def stat(self, **_):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    folder = bench.captures
+    for name in ("a.png", "bad.png", "z.png"):
+        aged(folder / name, png)
+    found = scan.Scan(os.fsencode(folder), scan.Patterns(["*.png"]), *[lambda *_: None] * 3)
+    with os.scandir(folder) as entries:
+        odd_first = sorted(entries, key=lambda entry: entry.name != "bad.png")
+    looked = [Entry(entry) if entry.name == "bad.png" else entry for entry in odd_first]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "scandir", lambda _: contextlib.nullcontext(looked))
+        assert sorted(path for path, _ in found.walk()) == [b"a.png", b"z.png"]
+    assert [(path, error.errno) for path, error in found.errors] == [(b"bad.png", errno.ESTALE)]
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["there before", "arriving"])
