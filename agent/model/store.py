@@ -202,19 +202,21 @@ class Store:
         if self.path(name) is None and name != SHIPPED:
             raise self.not_installed(name)
 
-    def former(self) -> str:
-        """What judged before. ``BundleError`` where there is nothing to go back to."""
-        return self._history()[-1]
+    def former(self, to: Path | None = None) -> str:
+        """What judged before; with ``to`` that file, if it did. ``BundleError`` where there is nothing to go back to."""
+        return self._history(to)[-1]
 
-    def rollback(self) -> str:
-        """Go back to what judged before. Its name."""
-        history = self._history()
+    def rollback(self, to: Path | None = None) -> str:
+        """Go back to what ``former`` says. Its name."""
+        history = self._history(to)
         self._write(self._pointer, Pointer(history[-1], history[:-1]))
         return history[-1]
 
-    def _history(self) -> list[str]:
+    def _history(self, to: Path | None) -> list[str]:
         pointer = self.pointer()
         history = [one for one in (pointer.history if pointer else []) if self._there(one)]
+        while to is not None and history and resolve(history[-1], self) != to:
+            history.pop()
         if not history:
             raise BundleError("nothing to go back to; activate an installed bundle by name")
         return history

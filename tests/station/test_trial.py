@@ -12,6 +12,7 @@ from agent.health import Health
 from agent.model.loading import load
 from agent.model.store import Store
 from tests.support.bundles import brightness_bundle, failing_graph, flat_png
+from tests.support.judge import bundles
 from tests.support.station import Station, until
 
 
@@ -57,6 +58,52 @@ def test_failures_of_the_model_undo_it_sooner(trial: Trial, health: Health) -> N
 def test_frames_that_came_late_count_as_well(trial: Trial, health: Health) -> None:
     judged(health, 200, undecided=2 * FRAMES)
     assert trial.verdict() == "kept"
+
+
+def test_without_frames_before_only_failures_undo_it(tmp_path: Path) -> None:
+    brightness_bundle(tmp_path / "b.pipeline")
+    loaded = load(tmp_path / "b.pipeline")
+    first = Trial(loaded, health := Health())
+    judged(health, 0, undecided=FRAMES)
+    assert first.verdict() == "kept", "nothing says that these parts are any clearer to another model"
+    first = Trial(loaded, health := Health())
+    judged(health, 0, failed=5)
+    assert str(first.verdict()).startswith("5 of the first 5 frames failed")
+
+
+def test_what_a_person_has_withdrawn_does_not_come_back_by_itself(tmp_path: Path) -> None:
+    brightness_bundle(tmp_path / "1.0.0.pipeline")
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    for version in ("2.0.0", "3.0.0"):
+        brightness_bundle(tmp_path / f"{version}.pipeline", version=version)
+        made.activate(made.store.install(tmp_path / f"{version}.pipeline"))
+    judged(health, 100)
+    assert made.rollback().name == "brightness 2.0.0"
+    judged(health, 0, undecided=FRAMES)
+    for _ in range(2):
+        made.look()
+        until(lambda: not made._changing.locked(), "the look")
+    made.stop()
+    assert (made.loaded.name, made.store.former()) == ("brightness 2.0.0", str(tmp_path / "1.0.0.pipeline"))
+
+
+def test_the_pointer_goes_back_to_what_judges_again(tmp_path: Path) -> None:
+    """Not to a bundle in between that was pointed at and refused."""
+    brightness_bundle(tmp_path / "1.0.0.pipeline")
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    for version in ("2.0.0", "3.0.0"):
+        brightness_bundle(tmp_path / f"{version}.pipeline", version=version)
+        made.store.install(tmp_path / f"{version}.pipeline")
+    made.store.activate("brightness-2.0.0", made.initial)  # not looked at: as if it had been refused
+    made.activate("brightness-3.0.0")
+    made.look()  # of the pointer, which has moved
+    until(lambda: not made._changing.locked(), "the look")
+    judged(health, 0, failed=5)
+    made.look()
+    made.stop()
+    pointer = made.store.pointer()
+    assert pointer is not None
+    assert (made.loaded.name, pointer.active) == ("brightness 1.0.0", made.initial)
 
 
 def test_a_model_that_fails_on_the_line_is_taken_back(tmp_path: Path) -> None:

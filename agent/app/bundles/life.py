@@ -55,13 +55,13 @@ class Bundles:
         dropped = config.bundle.drop_folder is not None
         self._drop = DropFolder(config.bundle, self.store, self.activate, health, clock) if dropped else None
         try:
-            self.loaded = self._start()
+            loaded = self._start()
         except BundleError:
             if not dropped:
                 raise
             DropFolder(config.bundle, self.store, self._first, health, clock).look_settled()
-            self.loaded = self._start()
-        self._since = iso_utc(clock.now())
+            loaded = self._start()
+        self._judge_with(loaded)
         self._sign = Sign(Path(config.state))
         self._say()
         self._tidy()
@@ -90,7 +90,8 @@ class Bundles:
 
     def _first(self, name: str) -> Loaded:
         """``activate`` for a station that has nothing to judge with yet."""
-        loaded = load(resolve(name, self.store), self.trust)
+        path = resolve(name, self.store)
+        loaded = load(path, self.trust, self._rehearsal.run(path, self.trust))
         self.store.activate(name, self.initial)
         return loaded
 
@@ -212,8 +213,7 @@ class Bundles:
         for problem in (REFUSED, FELL_BACK, ROLLED_BACK):
             self._health.clear_problem(problem)
         if loaded is not self.loaded:
-            self._health.clear_problem(SECOND_CHOICE)
-            self._trial = Trial(self.loaded, self._health)
+            self._trial = self._on_trial()
             self._judge_with(loaded)
             self._announce(loaded)
         self._say()
@@ -221,7 +221,18 @@ class Bundles:
         self._health.changed()
         return loaded
 
+    def _on_trial(self) -> Trial | None:
+        """None where the pointer does not lead back to what judges: a person has withdrawn it, it must not return."""
+        try:
+            self.store.former(self.loaded.path)
+        except BundleError:
+            return None
+        return Trial(self.loaded, self._health)
+
     def _judge_with(self, loaded: Loaded) -> None:
+        self._health.clear_problem(SECOND_CHOICE)
+        for refusal in loaded.refusals:
+            self._health.raise_problem(SECOND_CHOICE, refusal)
         self.loaded, self._since = loaded, iso_utc(self._clock.now())
         if self._inspector is not None:
             self._inspector.swap(loaded.model)
@@ -235,7 +246,7 @@ class Bundles:
         self._judge_with(trial.before)
         _log.error("%s: %s with %s; %s judges again", ROLLED_BACK, verdict, harmful.name, trial.before.name)
         try:
-            self.store.rollback()
+            self.store.rollback(trial.before.path)
         except BundleError as error:
             _log.error("%s: the store's pointer could not be moved: %s", ROLLED_BACK, error)
         self._pointer_seen = self.store.stamp()
@@ -265,7 +276,6 @@ class Bundles:
     def _announce(self, loaded: Loaded) -> None:
         facts = loaded.model.facts
         for refusal in loaded.refusals:
-            self._health.raise_problem(SECOND_CHOICE, refusal)
             _log.warning("%s: %s; using %s on %s", SECOND_CHOICE, refusal, facts.variant, loaded.model.device)
         tested = f"golden images within {loaded.self_test_deviation:.1g}, {loaded.latency_ms:.1f} ms a frame"
         signed = f", signed by {loaded.signed_by}" if loaded.signed_by else ""

@@ -6,11 +6,12 @@ from agent.health import Health
 from agent.model.loading import Loaded
 
 FRAMES = 50  #: judged after a swap before it is taken for good
-#: counter, the rise of its share that undoes a swap, and what it is in words. Frames that a model fails on are a fault;
-#: those that it is unsure of may be the parts'.
+#: counter, the rise of its share that undoes a swap, the share before where nothing was judged, and what it is in words.
+#: Frames that a model fails on are a fault; those that it is unsure of may be the parts', so without a share to compare
+#: with they undo nothing.
 _HARM = (
-    ("judged_failed", 0.1, "failed in the model"),
-    ("judged_undecided", 0.3, "were not decidable"),
+    ("judged_failed", 0.1, 0.0, "failed in the model"),
+    ("judged_undecided", 0.3, 1.0, "were not decidable"),
 )
 
 
@@ -21,7 +22,7 @@ class Trial:
         self.before, self._health = before, health
         self._then = health.counters()
         judged = self._then.get("judged", 0)
-        self._usual = {what: self._then.get(what, 0) / judged if judged else 0.0 for what, _, _ in _HARM}
+        self._usual = {what: self._then.get(what, 0) / judged if judged else unknown for what, _, unknown, _ in _HARM}
 
     def verdict(self) -> str | None:
         """None: not enough frames yet; "kept"; or in words why the swap is undone.
@@ -30,7 +31,7 @@ class Trial:
         """
         now = self._health.counters()
         judged = now.get("judged", 0) - self._then.get("judged", 0)
-        for what, rise, words in _HARM:
+        for what, rise, _, words in _HARM:
             bad = now.get(what, 0) - self._then.get(what, 0)
             if bad and bad >= (self._usual[what] + rise) * max(judged, FRAMES):
                 return f"{bad} of the first {judged} frames {words}, {self._usual[what]:.0%} before"
