@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.cli.support import redaction
+from agent.cli.main import main
+from agent.cli.support import contents, redaction
+from agent.config import load
 from tests.support.bundles import flat_png
 from tests.support.station import Station, weldwatch
 
@@ -130,7 +134,58 @@ def test_a_file_that_is_there_is_not_overwritten(station: Station) -> None:
     assert (station.root / "there").read_text() == "mine"
 
 
+def test_a_folder_that_does_not_take_it_is_one_line(station: Station) -> None:
+    done = weldwatch("support", "--config", station.file, "--out", station.root / "nowhere" / "s.tar.gz")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "--out: " in done.stderr
+
+
+def test_what_root_packs_in_a_folder_of_its_own_is_done(
+    station: Station, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Opened as root, gone on as the agent's user: from then on the folder is out of reach."""
+    here, there = station.root / "here", station.root / "there"
+    here.mkdir()
+
+    def gather(*_: object) -> Iterator[tuple[str, bytes]]:
+        yield "README.txt", b"x"
+        here.rename(there)
+
+    monkeypatch.setattr(contents, "gather", gather)
+    assert main(["support", "--config", str(station.file), "--out", str(here / "s.tar.gz")]) == 0
+    assert "s.tar.gz (" in capsys.readouterr().out
+    assert (there / "s.tar.gz").stat().st_size > 20
+
+
+def test_an_image_that_cannot_be_read_keeps_no_other_from_being_packed(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    station.settings = {key: value for key, value in station.settings.items() if key not in ("mqtt", "webhook")}
+    station.settings["sources"] = station.settings["sources"][:1]
+    station.write()
+    for number in range(2):
+        station.put(f"{number}.png", flat_png(40 * number))
+    assert station.once().returncode == 0
+    real = Path.read_bytes
+
+    def read_bytes(self: Path) -> bytes:
+        if self.name == "0.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return real(self)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    found = dict(contents._frames(load(station.file), 2))
+    assert {name.partition("_")[2] for name in found} == {"1.png", "0.png.txt"}
+    assert b"missing: Permission denied\n" in found.values()
+
+
 # --- the redaction by itself ---
+
+
+def test_a_secret_is_known_in_json_too() -> None:
+    secret = 'grün"und\\blau'
+    text = json.dumps({"detail": f"the broker says {secret}: no"})
+    assert redaction.Scrubber({"password": secret}).text(text) == text.replace(json.dumps(secret)[1:-1], "(removed)")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def add_to(commands: Any) -> None:
 
 def work(options: argparse.Namespace) -> int:
     """Gather, redact, pack, and say what is in it."""
+    import contextlib
     import io
     import os
     import tarfile
@@ -56,15 +57,20 @@ def work(options: argparse.Namespace) -> int:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise UsageError(f"--out: {out} is there already; name another file") from None
+    except OSError as error:
+        raise UsageError(f"--out: {out}: {error.strerror}; name a file in a folder that you may write to") from None
     try:
-        with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as pack:
-            for name, data in gather(source, options.frames):
-                entry = tarfile.TarInfo(f"weldwatch-support/{name}")
-                entry.size, entry.mtime, entry.mode = len(data), int(time.time()), 0o600
-                pack.addfile(entry, io.BytesIO(data))
-                print(f"{len(data):>9}  {name}")
+        with os.fdopen(descriptor, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w:gz") as pack:
+                for name, data in gather(source, options.frames):
+                    entry = tarfile.TarInfo(f"weldwatch-support/{name}")
+                    entry.size, entry.mtime, entry.mode = len(data), int(time.time()), 0o600
+                    pack.addfile(entry, io.BytesIO(data))
+                    print(f"{len(data):>9}  {name}")
+            size = file.tell()
     except BaseException:
-        out.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # root's folder may be closed to the agent's user; what went wrong counts
+            out.unlink(missing_ok=True)
         raise
-    print(f"{out} ({out.stat().st_size} bytes): look through it before you give it away")
+    print(f"{out} ({size} bytes): look through it before you give it away")
     return 0

@@ -158,5 +158,11 @@ def _frames(settings: AgentConfig, count: int) -> Iterator[tuple[str, bytes]]:
     for number, image in enumerate(images):
         root = roots.get(image["source"])
         path = root / image["name"] if root else None
-        if root and path and path.is_file() and path.resolve().is_relative_to(root.resolve()):
-            yield f"frames/{number:03d}_{printable(path.name)[:100]}", path.read_bytes()
+        if not (root and path):
+            continue
+        name = f"frames/{number:03d}_{printable(path.name)[:100]}"
+        try:
+            if path.is_file() and path.resolve().is_relative_to(root.resolve()):
+                yield name, path.read_bytes()
+        except OSError as error:
+            yield f"{name}.txt", f"missing: {error.strerror}\n".encode()

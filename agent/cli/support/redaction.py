@@ -6,6 +6,7 @@ the very secrets that the configuration names.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -61,6 +62,7 @@ class Scrubber:
 
     def __init__(self, value: Any) -> None:
         found = {secret.strip() for secret in _secrets(value)}
+        found |= {json.dumps(secret)[1:-1] for secret in found}  # as it stands in a text that is JSON
         self._known = sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True)
 
     def text(self, text: str) -> str:
