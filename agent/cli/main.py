@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from agent import __version__
 from agent.cli import bench, bundle, check, demo, log, outbox, predict, run, support
@@ -41,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal that is not UTF-8 shows \\u2192 for an arrow, as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         code: int = options.work(options)

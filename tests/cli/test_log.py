@@ -111,6 +111,20 @@ def test_no_name_reaches_the_terminal_as_markup_or_control(tmp_path: Path) -> No
     assert "[red]" in weldwatch("log", "--directory", tmp_path / "r").stdout
 
 
+def test_a_terminal_that_is_not_utf_8_and_a_line_that_is_damaged(tmp_path: Path) -> None:
+    damaged = b'{"half": \xff\xfe}\n'
+    write(tmp_path / "r", "2026-11-22", line(part=None, name="grün→.png"), damaged)
+    for arguments in (("--json",), ("--stats",), ()):
+        for encoding in ("ascii", "utf-8"):
+            done = subprocess.run(
+                [*WELDWATCH, "log", "--directory", tmp_path / "r", *arguments],
+                env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"}, capture_output=True, check=False,
+            )  # fmt: skip
+            assert (done.returncode, done.stderr) == (0, b""), encoding
+            if arguments == ("--json",):
+                assert done.stdout == (tmp_path / "r" / "2026-11-22.jsonl").read_bytes()
+
+
 def test_statistics(results: Path) -> None:
     write(results, "2026-11-22", b'way"}\n')
     done = weldwatch("log", "--directory", results, "--since", "2026-11-22", "--stats", "--json")

@@ -99,9 +99,8 @@ def _where(options: argparse.Namespace) -> tuple[Path, tzinfo]:
 
 def _results(folder: Path, wanted: Wanted, zone: tzinfo, *, as_json: bool, follow: bool) -> None:
     from agent.cli.log.reading import Follower, newest, read
-    from agent.cli.log.telling import HEAD, as_line, as_raw
+    from agent.cli.log.telling import HEAD
 
-    tell = as_raw if as_json else as_line
     if not as_json:
         print(HEAD)
     follower = Follower(folder) if follow else None  # notes where the logs end now; what comes later is its
@@ -109,21 +108,26 @@ def _results(folder: Path, wanted: Wanted, zone: tzinfo, *, as_json: bool, follo
         found: Iterator[bytes] = newest(folder, wanted, NEWEST, follower.ends if follower else None)
     else:
         found = read(folder, wanted, until=follower.ends if follower else None)
-    shown = _print(tell, found, zone)
+    shown = _print(found, zone, as_json=as_json)
     if not (shown or follow):
         print("weldwatch: no result matches", file=sys.stderr)
     elif shown == NEWEST and wanted.since is None and not (as_json or follow):
         print(f"weldwatch: the newest {NEWEST}; more with --since", file=sys.stderr)
     while follower is not None:
         sys.stdout.flush()
-        _print(tell, follower.wait(wanted), zone)
+        _print(follower.wait(wanted), zone, as_json=as_json)
 
 
-def _print(tell: Any, lines: Iterator[bytes], zone: tzinfo) -> int:
+def _print(lines: Iterator[bytes], zone: tzinfo, *, as_json: bool) -> int:
+    from agent.cli.log.telling import as_line, as_raw
+
     shown = 0
-    colour = sys.stdout.isatty()
+    terminal = sys.stdout.isatty()
     for shown, line in enumerate(lines, 1):  # noqa: B007  # the count is the result
-        sys.stdout.write(tell(line, zone, colour))
+        if as_json:
+            sys.stdout.buffer.write(as_raw(line, terminal))
+        else:
+            sys.stdout.write(as_line(line, zone, terminal))
     return shown
 
 

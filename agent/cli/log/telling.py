@@ -80,7 +80,6 @@ def as_line(line: bytes, zone: tzinfo, colour: bool) -> str:
     return f"{when:<23} {evaluation} {number:>6}  {rest}\n"
 
 
-def as_raw(line: bytes, zone: tzinfo, colour: bool) -> str:  # noqa: ARG001  # the same call as ``as_line``
+def as_raw(line: bytes, terminal: bool) -> bytes:
     """For machines: the result byte for byte; only on a terminal its control characters are shown as such."""
-    text = line.decode(errors="surrogateescape")
-    return f"{printable(text) if colour else text}\n"
+    return b"%b\n" % (printable(line.decode(errors="replace")).encode() if terminal else line)
