@@ -4,7 +4,8 @@
 
 Invariants
 - A frame is taken from the feed only when the intake has room: while inspection waits, frames are dropped and counted.
-- Damaged frames are NotDecidable, but where any newer one will do (continuous, newest): there they are passed over.
+- Damaged frames are NotDecidable, but where any newer one will do (continuous, newest): there they are passed over, for
+  ``stall_s`` at most. A camera all of whose frames are damaged is no silent camera.
 - Every trigger is answered: with the id of a durable result, or with the reason why there is none.
 
 Counters on health: camera_frames (received), camera_offered (handed over), camera_dropped (wanted, and not taken in
@@ -75,6 +76,7 @@ class CameraSource:
         self._wanted = deque[Wanted]()
         self._answers: dict[bytes, tuple[Future[str], str]] = {}  #: by key, until the result is durable
         self._running, self._offered = False, 0
+        self._damaged_since: float | None = None  #: monotonic seconds; no good frame since
         self._next_tick = self._next_forget = 0.0
 
     def state(self) -> dict[str, Any]:
@@ -210,9 +212,14 @@ class CameraSource:
         """Make a frame of it and offer it; False when the agent wants no more."""
         frame = self._taking.frame(fed)
         newer_come = self._config.trigger == "continuous" and self._config.policy == "newest"
-        if newer_come and frame.problem is not None and frame.problem.code in _DAMAGE:
-            _log.debug("camera %s: a frame is passed over: %s", self.name, frame.problem)
-            return True
+        if frame.problem is None or frame.problem.code not in _DAMAGE:
+            self._damaged_since = None
+        elif newer_come:
+            if self._damaged_since is None:
+                self._damaged_since = fed.grab.at
+            if fed.grab.at - self._damaged_since < self._config.stall_s:
+                _log.debug("camera %s: a frame is passed over: %s", self.name, frame.problem)
+                return True
         return self._offer(frame, offer, answer)
 
     def _offer(self, frame: Frame, offer: Offer, answer: Future[str] | None) -> bool:

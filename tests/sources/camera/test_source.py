@@ -259,6 +259,28 @@ def test_a_damaged_frame_is_passed_over_only_where_any_newer_one_will_do(
         assert running.saved(frame).read_bytes() == spliced
 
 
+def test_a_camera_all_of_whose_frames_are_damaged_is_not_silent(watch: Any, camera: Any, make_jpeg: Any) -> None:
+    running = watch(camera, stall_s=0.5)
+    begin = time.monotonic()
+    shown = 0
+    while not running.frames:
+        shown += 1
+        camera.show(0, data=make_jpeg(60)[:2000])
+        camera.until_taken(shown)
+        assert time.monotonic() - begin < 10
+    camera.show(90)
+    running.until(lambda: running.levels() == [90])
+    *bad, _ = running.frames
+    assert {frame.problem.code for frame in bad} == {"unreadable_image"}
+    damaged = running.counter("camera_damaged")
+    assert damaged > len(bad)  # the first ones were passed over
+    camera.show(0, data=make_jpeg(60)[:2000])
+    running.until(lambda: running.counter("camera_damaged") == damaged + 1)
+    camera.show(91)
+    running.until(lambda: running.levels() == [90, 91])
+    assert len(running.frames) == len(bad) + 2
+
+
 def test_what_cannot_be_saved_is_not_decidable(watch: Any, camera: Any, tmp_path: Any) -> None:
     (tmp_path / "taken").write_bytes(b"a file, not a folder")
     running = watch(camera, save=str(tmp_path / "taken"))
