@@ -203,7 +203,7 @@ class Store:
             raise self.not_installed(name)
 
     def former(self, to: Path | None = None) -> str:
-        """What judged before; with ``to`` that file, if it did. ``BundleError`` where there is nothing to go back to."""
+        """What judged before; with ``to`` that file, if it did. ``BundleError`` where there is nothing such."""
         return self._history(to)[-1]
 
     def rollback(self, to: Path | None = None) -> str:

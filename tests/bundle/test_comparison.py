@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agent.app.bundles.comparison import _Rate, compare, wilson
 from agent.app.bundles.labels import Labels
+from agent.cli.main import main
 from agent.errors import UsageError
 
 MODEL = {"name": "steel", "version": "1.0.0", "variant": "fp32", "sha256": "0" * 64}
@@ -123,8 +124,14 @@ def test_the_last_pair_of_bundles_is_compared_and_the_others_are_told(tmp_path: 
 def test_torn_lines_are_passed_over(tmp_path: Path) -> None:
     folder = write(tmp_path / "s", [a_line(0, "OK", "OK")])
     with (folder / "2026-11-22.jsonl").open("ab") as file:
-        file.write(b'{"result_id": "r1", "part\n\xff\n[]\n')
+        file.write(b'{"result_id": "r1", "part\n\xff\n[]\n{"result_id": "\xff"}\n')
     assert compare(folder)["frames"] == 1
+
+
+def test_frames_of_no_part_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "shadow", [a_line(0, "OK", "OK", "A"), a_line(1, "OK", "OK"), a_line(2, "OK", "OK", "A")])
+    assert main(["bundle", "compare", "--results", str(tmp_path)]) == 0
+    assert "1 of 3 frames have no id and count as a part each: too kind" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,11 @@ def test_without_trusted_keys_nothing_comes_by_command(tmp_path: Path) -> None:
     made, _ = bundles(tmp_path, initial=tmp_path / "b.pipeline")
     with pytest.raises(BundleError, match=r"bundle\.trusted_keys is not set"):
         asker(made, tmp_path)("bundle-install", path="b.pipeline")
+    name = made.store.install(tmp_path / "b.pipeline")  # by a person at the station, who may
+    for command, wishes in (("bundle-activate", {"name": name}), ("bundle-rollback", {})):
+        with pytest.raises(BundleError, match=r"bundle\.trusted_keys is not set"):
+            asker(made, tmp_path)(command, **wishes)
+    assert made.store.pointer() is None
     made.stop()
 
 

@@ -16,6 +16,7 @@ from msgspec import Meta
 from agent.app.bundles.life import Bundles
 from agent.app.bundles.remote import Remote
 from agent.app.commands import Order, Outcome, RefusedError, Wishes
+from agent.errors import BundleError
 from agent.model.loading import Loaded
 
 Text = Annotated[str, Meta(min_length=1, max_length=2000)]
@@ -58,6 +59,10 @@ class Arrival:
         return {"installed": self._remote.take(wish.path, wish.url, wish.sha256)}
 
     def _judging(self, name: str | None) -> Outcome:
+        if self._bundles.trust.keys is None:
+            raise BundleError(
+                "bundle.trusted_keys is not set; what a command lets judge must be signed by a trusted key"
+            )
         return judging(self._bundles.rollback() if name is None else self._bundles.activate(name))
 
     def _aside(self, work: Callable[[], Outcome]) -> Future[Outcome]:

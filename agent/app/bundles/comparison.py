@@ -119,7 +119,7 @@ def lines(folder: Path, since: str = "") -> Iterator[Line]:
             for text in file:
                 try:
                     yield decoder.decode(text)
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     continue
 
 
@@ -180,6 +180,7 @@ class Comparison:
             "frames": sum(self._table.values()),
             "skipped": self._skipped,
             "parts": len(self._agreed.parts),
+            "frames_of_no_part": self._agreed.alone[1],
             "confidence": CONFIDENCE,
             "agreement": _plain(self._agreed),
             "table": {one: {other: self._table[one, other] for other in words} for one in words},

@@ -6,7 +6,7 @@ from agent.health import Health
 from agent.model.loading import Loaded
 
 FRAMES = 50  #: judged after a swap before it is taken for good
-#: counter, the rise of its share that undoes a swap, the share before where nothing was judged, and what it is in words.
+#: counter, the rise of its share that undoes a swap, the share before where nothing was judged, and its words.
 #: Frames that a model fails on are a fault; those that it is unsure of may be the parts', so without a share to compare
 #: with they undo nothing.
 _HARM = (

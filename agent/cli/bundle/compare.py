@@ -67,12 +67,9 @@ def _show(told: dict[str, Any]) -> None:
     _show_disagreements(console, told["disagreements"])
     for pair, frames in told["other_pairs"].items():
         console.print(f"not counted: {frames} frames of {pair}; see --candidate")
-    kind = (
-        "parts drawn anew"
-        if told["parts"]
-        else "each frame taken for a part of its own, since none has an id: too kind"
-    )
-    console.print(f"In brackets: 95% intervals, {kind}.")
+    alone = told["frames_of_no_part"]
+    kind = f"; {alone} of {told['frames']} frames have no id and count as a part each: too kind" if alone else ""
+    console.print(f"In brackets: 95% intervals over parts{kind}.")
 
 
 def _show_reviewed(console: Any, labelled: dict[str, Any]) -> None:
