@@ -189,8 +189,9 @@ class FolderSource:
         if len(self._settling) >= WINDOW and path not in self._settling:
             self._more = True
             return
-        age = (self._clock.now() - _EPOCH).total_seconds() - signature.mtime_ns / 1e9
-        self._settling.sight(path, signature, self._clock.monotonic(), age)
+        now = (self._clock.now() - _EPOCH).total_seconds()
+        age, still = now - facts.st_mtime_ns / 1e9, now - facts.st_ctime_ns / 1e9
+        self._settling.sight(path, signature, self._clock.monotonic(), age, still)
 
     def _scan(self, once: bool) -> None:
         """Look through the whole folder."""
@@ -297,7 +298,7 @@ class FolderSource:
         if isinstance(outcome, Read):
             trust = not self._watching.remote
             if outcome.undecided and self._settling.undecided(
-                one.path, now, reread=outcome.unopened, trust_mtime=trust
+                one.path, now, reread=outcome.unopened, trust_times=trust
             ):
                 self._health.count("files_incomplete")
                 return True

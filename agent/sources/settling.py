@@ -9,7 +9,8 @@ Invariants
 - A path is taken only after its signature stood still for ``settle_s``, and again only after ``undecided`` or a change.
 - Oldest first (mtime, then path) among what is ready; nothing that waits holds up what is ready.
 - Spans are measured on the monotonic clock. A modification time counts only where it makes sense: not from the future,
-  and for a change that was watched not from before the last look.
+  and for a change that was watched not from before the last look. ``incomplete_s`` counts from the change time, too,
+  which no writer can set: some (robocopy) give a file its old time first and its content later.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ class Taken(NamedTuple):
 
 @dataclass
 class _Candidate:
-    __slots__ = ("due", "limit", "looked", "observed", "ready", "reread", "signature", "since", "tried")
+    __slots__ = ("due", "limit", "looked", "observed", "ready", "reread", "signature", "since", "touched", "tried")
     signature: Signature
     since: float  #: when it last changed, as far as known
+    touched: float  #: when anything of it last changed, its times included
     observed: float  #: when this signature was first seen
     looked: float
     due: float  #: when to look next
@@ -67,18 +69,24 @@ class Settling:
     def __contains__(self, path: object) -> bool:
         return path in self._candidates
 
-    def sight(self, path: bytes, signature: Signature, now: float, age_s: float) -> None:
-        """The file was looked at. ``age_s``: wall clock minus mtime; negative for a time in the future."""
+    def sight(self, path: bytes, signature: Signature, now: float, age_s: float, still_s: float = math.inf) -> None:
+        """The file was looked at. ``age_s``: wall clock minus mtime; negative for a time in the future.
+
+        ``still_s``: the same of its change time, where that is known.
+        """
         candidate = self._candidates.get(path)
         if candidate is None:
             since = now - max(age_s, 0.0)
-            candidate = _Candidate(signature, since, now, now, -math.inf, False, False, False, math.inf)
+            candidate = _Candidate(signature, since, since, now, now, -math.inf, False, False, False, math.inf)
             self._candidates[path] = candidate
         elif candidate.signature != signature:
             believed = min(max(age_s, 0.0), now - candidate.looked)
             candidate.signature, candidate.since, candidate.observed = signature, now - believed, now
             candidate.ready = candidate.tried = candidate.reread = False
             candidate.limit = math.inf
+        candidate.touched = max(candidate.touched, candidate.since)
+        if still_s >= 0:  # a change time from the future would stay from there look after look
+            candidate.touched = max(candidate.touched, now - still_s)
         candidate.looked = now
         self._place(path, candidate, now)
 
@@ -140,14 +148,14 @@ class Settling:
         candidate.ready, candidate.tried, candidate.reread, candidate.limit = False, True, False, math.inf
         return Taken(path, candidate.signature)
 
-    def undecided(self, path: bytes, now: float, *, reread: bool = False, trust_mtime: bool = True) -> bool:
+    def undecided(self, path: bytes, now: float, *, reread: bool = False, trust_times: bool = True) -> bool:
         """A taken file did not decode, or (``reread``) could not be opened. True: it is kept, for another look.
 
-        False: it has had its ``incomplete_s`` since its last change; it is handed over as it is. Where the modification
-        time says nothing (a clock that is not ours, or nothing was read) they count from the first sight.
+        False: it has had its ``incomplete_s`` since its last change; it is handed over as it is. Where the file's times
+        say nothing (a clock that is not ours, or nothing was read) they count from the first sight.
         """
         candidate = self._candidates[path]
-        candidate.limit = (candidate.since if trust_mtime and not reread else candidate.observed) + self._incomplete_s
+        candidate.limit = (candidate.touched if trust_times and not reread else candidate.observed) + self._incomplete_s
         if now >= candidate.limit:
             return False
         candidate.reread = reread

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.writers import write_in_chunks
@@ -127,11 +128,28 @@ def test_a_file_that_ends_black_is_taken_as_it_is_in_the_end(bench, encode):
     assert time.monotonic() - begin >= 0.95
 
 
-def test_a_file_that_ends_black_and_is_old_does_not_wait(bench, encode):
-    running = bench.watch(incomplete_s=30.0, patterns=["*.bmp"])
-    os.rename(aged(bench.folder / "old.bmp", encode("BMP", level=0, size=(200, 200))), bench.captures / "old.bmp")
-    (old,) = running.until_frames(1)
+def test_a_file_that_ends_black_and_was_there_long_before_does_not_wait(bench, encode):
+    (bench.captures / "old.bmp").write_bytes(encode("BMP", level=0, size=(200, 200)))
+    time.sleep(1.1)  # the change time cannot be set
+    begin = time.monotonic()
+    (old,) = bench.once(incomplete_s=1.0, patterns=["*.bmp"]).frames
     assert old.problem is None
+    assert time.monotonic() - begin < 0.9
+
+
+def test_a_file_that_gets_its_old_time_before_its_content_is_one_good_frame(bench, encode):
+    """As robocopy does, and as Samba keeps it up while it writes: the time is that of the original, or 1980."""
+    whole = encode("BMP", level=90, size=(200, 200))
+    running = bench.watch(incomplete_s=2.0, patterns=["*.bmp", "*.png"])
+    path = bench.captures / "copied.bmp"
+    path.write_bytes(whole[:9000] + bytes(len(whole) - 9000))
+    os.utime(path, (315619200,) * 2)
+    running.until(lambda: running.counter("files_incomplete") > 0 or running.frames)
+    assert running.frames == []
+    path.write_bytes(whole)
+    os.utime(path, (315619200,) * 2)
+    (frame,) = running.until_frames(1)
+    assert np.asarray(frame.picture.image).min() == 90
 
 
 def test_renamed_into_place_is_one_frame_under_the_last_name(bench, png):

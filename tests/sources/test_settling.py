@@ -56,9 +56,27 @@ def test_undecided_is_final_incomplete_s_after_its_last_change():
 def test_where_the_clock_is_not_ours_incomplete_s_counts_from_the_first_sight():
     settling = Settling(SETTLE, INCOMPLETE)
     settling.sight(b"a", signature(), 100.0, OLD)
-    assert settling.undecided(settling.take().path, 100.0, trust_mtime=False)
+    assert settling.undecided(settling.take().path, 100.0, trust_times=False)
     settling.sight(b"a", signature(), 110.0, OLD)
-    assert not settling.undecided(settling.take().path, 110.0, trust_mtime=False)
+    assert not settling.undecided(settling.take().path, 110.0, trust_times=False)
+
+
+def test_a_file_that_claims_to_be_old_and_was_just_touched_is_waited_for():
+    settling = Settling(SETTLE, INCOMPLETE)
+    settling.sight(b"a", signature(), 100.0, OLD, 0.0)
+    assert settling.undecided(settling.take().path, 100.0)
+    settling.sight(b"a", signature(), 109.9, OLD, 2.9)  # written to, and its time set back again
+    assert settling.due(110.0) == [b"a"]
+    settling.sight(b"a", signature(), 110.0, OLD, 3.0)
+    assert settling.undecided(settling.take().path, 110.0)
+    settling.sight(b"a", signature(), 117.0, OLD, 10.0)
+    assert not settling.undecided(settling.take().path, 117.0)
+
+
+def test_a_change_time_from_the_future_is_not_waited_for():
+    settling = Settling(SETTLE, INCOMPLETE)
+    settling.sight(b"a", signature(), 100.0, OLD, -OLD)
+    assert not settling.undecided(settling.take().path, 100.0)
 
 
 def test_a_file_without_permission_is_read_again_and_again():
