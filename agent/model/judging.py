@@ -20,6 +20,7 @@ from agent.logs import log
 _NAME = "judging.json"
 _MOST = 64 * 1024
 _TORN_S = 0.5  #: so long a reader tries again a file that is being written
+_READER_S = 1.0  #: so long a starting agent waits for readers
 _log = log("bundles")
 
 
@@ -47,11 +48,21 @@ class Sign:
         try:
             (state / "bundles").mkdir(parents=True, exist_ok=True)
             self._handle = os.open(state / "bundles" / _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)  # a reader holds it for moments only
+            self._lock(self._handle)
         except OSError as error:
-            _log.warning(
-                "judging_untold: %s: %s; weldwatch bundle list cannot show what judges", error.filename, error.strerror
-            )
+            where = error.filename or _NAME
+            _log.warning("judging_untold: %s: %s; weldwatch bundle list cannot show what judges", where, error.strerror)
+
+    def _lock(self, handle: int) -> None:
+        """A reader holds it for moments; one that hangs, or means harm, must not keep a line from starting."""
+        until = time.monotonic() + _READER_S
+        while True:
+            try:
+                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(0.01)
 
     def show(self, judging: Judging) -> None:
         """Say what judges from now on."""

@@ -115,6 +115,8 @@ def test_the_last_pair_of_bundles_is_compared_and_the_others_are_told(tmp_path: 
     )  # fmt: skip
     assert compare(folder, candidate="steel-2.0.0")["frames"] == 3
     assert compare(folder, since="2026-11-22")["other_pairs"] == {}
+    with pytest.raises(UsageError, match="nothing since 2026-11-23; the last day there is 2026-11-22"):
+        compare(folder, since="2026-11-23")
     with pytest.raises(UsageError, match=r"there are steel-2\.0\.0, steel-3\.0\.0"):
         compare(folder, candidate="steel-9.0.0")
     with pytest.raises(UsageError, match="weldwatch bundle shadow NAME"):

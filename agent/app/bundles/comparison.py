@@ -110,7 +110,10 @@ def _bootstrap(kinds: Counter[tuple[int, int]]) -> tuple[float, float]:
 
 def lines(folder: Path, since: str = "") -> Iterator[Line]:
     """Every line from the day ``since`` on, in order; a torn one is passed over. ``UsageError`` where there is none."""
-    days = sorted(day for day in folder.glob("????-??-??.jsonl") if day.stem >= since)
+    there = sorted(folder.glob("????-??-??.jsonl"))
+    days = [day for day in there if day.stem >= since]
+    if there and not days:
+        raise UsageError(f"{folder}: nothing since {since}; the last day there is {there[-1].stem}")
     if not days:
         raise UsageError(f"{folder}: nothing judged beside yet; name a candidate with: weldwatch bundle shadow NAME")
     decoder = msgspec.json.Decoder(Line)
