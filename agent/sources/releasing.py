@@ -8,9 +8,10 @@ Invariants
 - ``QUEUE`` files wait at most; all there are, where no rescan follows (once). What finds no room, or fails, is left: it
   stays where it is, and the next rescan that meets it hands it in again. A kill leaves all of them so: the ledger has
   them, and the next start meets them.
-- After ``TRIES`` failures nothing is tried until the next rescan.
+- After ``TRIES`` failures nothing is tried until the next rescan. What failed before waits behind all others, so that
+  files that nobody can move (a folder of somebody else's) keep none of them back.
 - Trouble (no permission, full disk, a target that hangs) is a problem on health until nothing is left.
-- Memory: ``QUEUE`` entries, and one number a file that is left.
+- Memory: ``QUEUE`` entries, and a number or two a file that is left.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Releases:
         self._waiting = deque[Entry]()
         self._at_work: tuple[float, bytes] | None = None  #: since when (monotonic seconds), on what
         self._left: set[int] = set()
+        self._odd: set[int] = set()  #: those of them that were tried
         self._failures = 0  #: since the last rescan
         self._closing = self._once = False
 
@@ -69,7 +71,10 @@ class Releases:
             for entry in entries:
                 if self._takes_more():
                     self._left.discard(entry.number)
-                    self._waiting.append(entry)
+                    if self._odd and entry.number not in self._odd:
+                        self._waiting.appendleft(entry)
+                    else:
+                        self._waiting.append(entry)
                 else:
                     self._left.add(entry.number)
             self._changed.notify_all()
@@ -121,6 +126,7 @@ class Releases:
         with self._changed:
             if clean:
                 self._left -= self._unmet
+                self._odd -= self._unmet
             if self._at_work is not None and time.monotonic() - self._at_work[0] > HANGS_S:
                 hangs = self._at_work[1]
         self._unmet = set()
@@ -142,6 +148,7 @@ class Releases:
                 failure = OSError(f"{type(error).__name__}: {error}")
             with self._changed:
                 self._at_work = None
+                self._odd.discard(entry.number)
                 if failure is not None:
                     self._failed(entry)
             if failure is not None:
@@ -160,6 +167,7 @@ class Releases:
     def _failed(self, entry: Entry) -> None:
         self._failures += 1
         self._left.add(entry.number)
+        self._odd.add(entry.number)
         if self._failures >= TRIES:
             self._left.update(one.number for one in self._waiting)
             self._waiting.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 import time
 
@@ -27,6 +29,27 @@ def test_a_target_that_is_full_is_not_tried_for_every_file_at_every_scan(bench, 
     running.until(lambda: not running.health.problems())
     assert len(running.frames) == 40
     assert tree(bench.captures) == {}
+
+
+def test_files_that_nobody_can_move_keep_no_others_back(bench, png, monkeypatch):
+    monkeypatch.setattr(releasing, "TRIES", 3)
+    really = moving.move
+
+    def move(name, *where, **how):
+        if name.startswith(b"odd"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return really(name, *where, **how)
+
+    monkeypatch.setattr(moving, "move", move)
+    for number in range(7):
+        aged(bench.captures / f"odd{number}.png", png)
+    running = bench.start(after="archive", archive=str(bench.archive), rescan_s=0.1)
+    running.until(lambda: running.counter("release_failed") >= 3)
+    for number in range(5):  # a scan meets what lies in folders below after what lies above them
+        aged(bench.captures / "below" / f"{number}.png", png)
+    running.until(lambda: len(tree(bench.archive)) == 5)
+    assert len(running.frames) == 12
+    assert "release_failed:captures" in running.health.problems()
 
 
 @pytest.fixture
