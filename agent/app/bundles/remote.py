@@ -3,8 +3,8 @@
 Invariants
 - Only a bundle that a trusted key has signed is taken, whatever else is configured; without trusted keys nothing is.
 - A path is walked component by component without following a link, and only a regular file is opened.
-- Nobody is asked but the addresses listed, also after a redirect; proxies of the environment are not used. A download
-  ends at ``max_mb`` and at ``timeout_s``, and its certificate is checked.
+- Nobody is asked but the addresses listed, also after a redirect; proxies of the environment are not used. A body
+  ends at ``max_mb`` and at ``timeout_s``, a silence after 15 s, and the certificate is checked.
 """
 
 from __future__ import annotations
