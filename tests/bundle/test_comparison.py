@@ -152,6 +152,14 @@ def test_labels_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["a\nb.png", "a\N{LINE SEPARATOR}b.png", "a\x0bb.png"])
+def test_a_name_with_a_line_in_it_labels_no_other_frame(tmp_path: Path, name: str) -> None:
+    labels = labelled(tmp_path, f'image,label\n"{name}",OK\n')
+    assert (labels.of("r0", None, name), labels.of("r1", None, "ab.png"), labels.of("r2", None, "b.png")) == (
+        "OK", None, None
+    )  # fmt: skip
+
+
 def test_labels_as_an_office_program_writes_them(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_bytes("\ufeffimage;label\r\n0.png;OK\r\n".encode())
     labels = Labels(tmp_path / "l.csv")

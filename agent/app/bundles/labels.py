@@ -10,6 +10,7 @@ several frames have labels all of them, and is counted.
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Literal, cast
 
@@ -29,15 +30,15 @@ class Labels:
         self._met: dict[str, set[str]] = {}
         try:
             with file.open(encoding="utf-8-sig", newline="") as opened:
-                self._read(file, opened.read().splitlines())
+                self._read(file, opened.read())
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror}; give a CSV of reviewed labels") from None
         except (UnicodeDecodeError, csv.Error) as error:
             raise UsageError(f"{file}: not a CSV in UTF-8 ({error})") from None
 
-    def _read(self, file: Path, text: list[str]) -> None:
-        delimiter = ";" if text and ";" in text[0] else ","
-        rows = csv.DictReader(text, delimiter=delimiter)
+    def _read(self, file: Path, text: str) -> None:
+        delimiter = ";" if ";" in text.partition("\n")[0] else ","
+        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
         key = next((one for one in _KEYS if one in (rows.fieldnames or ())), None)
         if key is None or "label" not in (rows.fieldnames or ()):
             found = ", ".join(rows.fieldnames or ()) or "nothing"
