@@ -81,7 +81,15 @@ class Agent:
             def status() -> dict[str, Any]:
                 return condition.status(self._inspecting())
 
-            parts = assemble(self._config, self._clock, status, closing, health=self.health, simulated=self._simulated)
+            parts = assemble(
+                self._config,
+                self._clock,
+                status,
+                closing,
+                health=self.health,
+                simulated=self._simulated,
+                once=once,
+            )
             condition = Condition(self._config, parts, self._clock)
             if self._config.metrics is not None:
                 metrics = Metrics(self._config.metrics, self.health, condition.gauges, status)

@@ -66,6 +66,7 @@ def assemble(
     *,
     health: Health,
     simulated: bool,
+    once: bool = False,
 ) -> Parts:
     """Lock, bundle (verified and self-tested), ledger, sinks, sources, in this order; ``closing`` undoes it.
 
@@ -102,7 +103,7 @@ def assemble(
     if config.mqtt is not None:
         broker = _with_broker(config.mqtt, closing)
         config = msgspec.structs.replace(config, mqtt=broker)
-        mqtt = MqttSink(broker, config.topic, status, health, clock, commands)
+        mqtt = MqttSink(broker, config.topic, status, health, clock, commands, once=once)
     others = _others(config, ledger, bundles.loaded.model.decision.labels, health, clock)
     sinks: list[Sink] = [sink for sink in (files, mqtt, *others) if sink is not None]
     ledger.register([sink.name for sink in sinks])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 
 import pytest
 
+from agent.delivery.mqtt.tools import Subscriber
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.mqtt_station import TOPIC, Start, in_order, sequences
 
@@ -70,3 +72,18 @@ def test_a_stop_does_not_wait_for_a_subscriber(
     one.health.until(lambda problems: not problems)
     assert not one.shipper.stop(0.5)
     assert one.ledger.depth("mqtt") == 1, "the next start delivers it"
+
+
+def test_once_somebody_has_heard_results_go_on_when_he_leaves(
+    broker: Mosquitto, station: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.delivery.mqtt.audience._WAIT_AT_FIRST_S", 60.0)
+    one = station(broker.port)
+    heard = threading.Event()
+    passing = Subscriber("127.0.0.1", broker.port, RESULTS, lambda _: heard.set())
+    passing.start()
+    one.commit(1)
+    assert heard.wait(10)
+    passing.stop()
+    one.commit(2)
+    assert one.shipper.wait_drained(2), "nothing waits for who went of his own will"

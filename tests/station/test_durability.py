@@ -89,6 +89,15 @@ def test_once_waits_for_the_broker_and_says_what_stays_behind(tmp_path: Path) ->
         assert len(listener.until(lambda results: len(results) == 1)) == 1
 
 
+def test_once_waits_for_no_subscriber_where_the_broker_is_there(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker:
+        station = Station(tmp_path / "station", mqtt={"host": broker.host, "port": broker.port})
+        station.put("a.png", flat_png(1))
+        begin = time.monotonic()
+        assert station.once().returncode == 0
+        assert time.monotonic() - begin < 5.0, "as long as a running station waits for one"
+
+
 def test_once_takes_a_broker_that_comes_within_ten_seconds(tmp_path: Path) -> None:
     broker = Mosquitto(tmp_path / "broker")
     station = Station(tmp_path / "station", mqtt={"host": broker.host, "port": broker.port})

@@ -32,12 +32,12 @@ class Audience:
         self._taken: deque[tuple[float, Stored]] = deque(maxlen=_UNSURE)
         self._patience_s, self._waits_until = _WAIT_AT_FIRST_S, 0.0
 
-    def changed_to(self, connection: Connection) -> bool:
-        """Results go out on ``connection`` now. Whether it is another one than before."""
+    def changed_to(self, connection: Connection, *, hurry: bool = False) -> bool:
+        """Results go out on ``connection`` now; in a ``hurry`` they wait for nobody. Whether it is a new one."""
         if connection.ended is self._ended:
             return False
         self._ended = connection.ended
-        self._waits_until = self._clock.monotonic() + self._patience_s
+        self._waits_until = self._clock.monotonic() + (0.0 if hurry else self._patience_s)
         return True
 
     def unsure(self) -> list[Stored]:
@@ -48,8 +48,8 @@ class Audience:
 
     def took(self, one: Stored, *, again: bool, heard: bool) -> None:
         """The broker has acknowledged this one; ``heard``: without the remark that nobody was there."""
-        if heard:
-            self._patience_s = _WAIT_S
+        if heard:  # so somebody is there: what goes out from now on, many at a time, waits no more
+            self._patience_s, self._waits_until = _WAIT_S, 0.0
         if again:
             return
         now = self._clock.monotonic()

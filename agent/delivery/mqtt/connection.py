@@ -211,8 +211,8 @@ class Connection:
     def _acknowledged(self, _client: Client, _userdata: Any, mid: int, reason: Any, _properties: Any) -> None:
         sock: Any = self._client.socket()
         if sock is not None:
-            # Most brokers leave Nagle on and hold the next answers back until this one is acknowledged, which the kernel
-            # puts off by up to 40 ms unless told otherwise, each time anew.
+            # Most brokers leave Nagle on: they hold the next answers back until this one is acknowledged, which the
+            # kernel puts off by up to 40 ms unless told otherwise, each time anew.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._answered_with(mid, reason.value)
 

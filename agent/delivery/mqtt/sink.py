@@ -46,7 +46,8 @@ class MqttSink:
     """Constructing it connects nothing; ``open`` starts the connecting, in a thread of its own.
 
     ``status`` gives what the status topic says beside ``state``, ``session`` and ``since``; it is called from the
-    connection's thread and must not block. ``UsageError`` for certificates or secrets that cannot be read.
+    connection's thread and must not block. ``once``: a run that ends by itself, and waits for
+    no subscriber. ``UsageError`` for certificates or secrets that cannot be read.
     """
 
     name = "mqtt"
@@ -60,11 +61,13 @@ class MqttSink:
         health: Health,
         clock: Clock,
         commands: Commands | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         settings = [settings_of(one, topic) for one in config.each()]
         self._topic, self._health_topic = f"{topic}/result", f"{topic}/health"
         self._fresh, self._again = (Note(expiry_s=config.message_expiry_s, replayed=again) for again in (False, True))
-        self._health, self._clock = health, clock
+        self._health, self._clock, self._once = health, clock, once
         self._inbox = Inbox(topic, commands, health, clock) if commands and config.commands else None
         self._spared = _SPARED + int(self._inbox is not None)
         self._keeper = Keeper(settings, topic, status, health, clock, self._inbox)
@@ -126,7 +129,8 @@ class MqttSink:
             raise RetryError(self._keeper.cause)
         if batch[0].result_id == self._suspect and connection.ended.wait(_QUIET_S):
             raise RetryError(self._keeper.cause)
-        if self._audience.changed_to(connection):
+        hurry = self._once and "broker_was_away" not in self._health.problems()  # the broker has its subscribers
+        if self._audience.changed_to(connection, hurry=hurry):
             self._unsure += self._audience.unsure()
             self._alone = True
         if self._unsure:
