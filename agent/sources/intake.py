@@ -188,6 +188,8 @@ class Intake:
             except (SidecarError, files.NotAFileError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
                     continue
+                if isinstance(error, OSError) and error.errno in _OURS:
+                    raise  # the image waits: it must not lose its ids to what is no fault of its own
                 self.health.count("sidecar_bad")
                 reason = error.strerror if isinstance(error, OSError) else str(error) or "not a regular file"
                 self.warn(path, f"its sidecar {readable_name(beside)} is not used: {reason}")

@@ -235,6 +235,24 @@ def test_without_file_descriptors_the_file_waits(bench, png, monkeypatch, caplog
     assert any("folder_out_of_means" in line for line in warnings_of(caplog))
 
 
+def test_without_file_descriptors_for_its_sidecar_the_image_waits(bench, png, monkeypatch):
+    really, state = os.open, {"left": 2}
+
+    def short(path, flags, mode=0o777, *, dir_fd=None):
+        if path == b"a.png.json" and state["left"]:
+            state["left"] -= 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return really(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", short)
+    (bench.captures / "a.png.json").write_bytes(b'{"part_id": "A17"}')
+    aged(bench.captures / "a.png", png)
+    running = bench.start()
+    (frame,) = running.until_frames(1)
+    assert (frame.identity.part_id, state["left"]) == ("A17", 0)
+    assert running.counter("sidecar_bad") == 0
+
+
 def test_a_file_that_changes_while_it_is_read_is_read_again(bench, png, encode, monkeypatch):
     other = encode(level=3)
     path = aged(bench.captures / "a.png", png)
