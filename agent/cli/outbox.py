@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 20  #: dead letters in the table; --json has all
 _EPILOG = """\
-sinks: files (the results folder) and mqtt (the broker). A result waits until the sink has taken it. One that
+sinks: files (the results folder), mqtt, sparkplug and webhook. A result waits until the sink has taken it. One that
 a sink refuses for good (too large for the broker, a name the disk never takes) is a dead letter, kept with its reason.
 
 times for --since and --until:  45s  30m  2h  3d     so long ago
@@ -224,7 +224,13 @@ def _show_replays(again: Sequence[Again]) -> None:
     from rich.console import Console
 
     rows = [
-        (name, wish.sink, wish.since, wish.until, f"{progress.sent} of {progress.total}" if progress else "waits")
+        (
+            name,
+            wish.sink,
+            f"{wish.since[:19]}Z",  # to the second: all of it fits into 80 columns
+            f"{wish.until[:19]}Z",
+            f"{progress.sent} of {progress.total}" if progress else "waits",
+        )
         for name, wish, progress in again
     ]
     console = Console()

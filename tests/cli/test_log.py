@@ -111,6 +111,12 @@ def test_no_name_reaches_the_terminal_as_markup_or_control(tmp_path: Path) -> No
     assert "[red]" in weldwatch("log", "--directory", tmp_path / "r").stdout
 
 
+def test_a_line_of_statistics_is_not_cut_where_no_terminal_is(results: Path) -> None:
+    first = weldwatch("log", "--directory", results, "--stats").stdout.splitlines()[0]
+    assert len(first) > 80
+    assert first.endswith("a second")
+
+
 def test_a_terminal_that_is_not_utf_8_and_a_line_that_is_damaged(tmp_path: Path) -> None:
     damaged = b'{"half": \xff\xfe}\n'
     write(tmp_path / "r", "2026-11-22", line(part=None, name="grün→.png"), damaged)

@@ -88,7 +88,13 @@ def test_a_wish_is_written_down_shown_and_cancelled(with_broker: Path) -> None:
     assert (told["sink"], told["since"], told["results"]) == ("mqtt", "2026-11-22T00:00:00.000Z", 3)
     (shown,) = json.loads(weldwatch("outbox", "status", "--config", with_broker, "--json").stdout)["replays"]
     assert (shown["replay"], shown["sent"], shown["results"]) == (told["replay"], 0, None)
-    assert told["replay"] in weldwatch("outbox", "status", "--config", with_broker).stdout
+    (row,) = [
+        row
+        for row in weldwatch("outbox", "status", "--config", with_broker).stdout.splitlines()
+        if told["replay"] in row
+    ]
+    assert "2026-11-22T00:00:00Z" in row, "a replay is one line on 80 columns"
+    assert row.rstrip().endswith("waits")
     done = weldwatch("outbox", "cancel", told["replay"], "--config", with_broker)
     assert (done.returncode, done.stdout) == (0, f"replay {told['replay']} is cancelled\n")
     assert json.loads(weldwatch("outbox", "status", "--config", with_broker, "--json").stdout)["replays"] == []

@@ -101,7 +101,7 @@ def show(statistics: Statistics) -> None:
     if not statistics.count:
         console.print("no result matches")
         return
-    console.print(_head(statistics))
+    console.print(_head(statistics), soft_wrap=True)
     console.print()
     rows = [
         (name, str(statistics.evaluations[name]), f"{statistics.evaluations[name] / statistics.count:.1%}")
