@@ -28,6 +28,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.clock import Clock, compact_utc
+from agent.errors import RetryError
 from agent.health import Health
 from agent.image import Picture, decode
 from agent.logs import log
@@ -35,6 +36,7 @@ from agent.logs import log
 _log = log("sources")
 
 TIDY_S = 600.0
+AGAIN_S = 60.0  #: after trouble
 JPEG_QUALITY = 95
 _DAY, _HOUR = re.compile(r"\d{4}-\d{2}-\d{2}"), re.compile(r"\d{2}")
 
@@ -80,6 +82,7 @@ class FrameStore:
         self._clock, self._health = clock, health
         self._lock = threading.Lock()  # guards the sizes
         self._sizes: dict[str, int] = {}  #: bytes by "day/hour"
+        self._measured = False  #: whether they hold what lay there from before
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -142,24 +145,34 @@ class FrameStore:
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
     def _keep_house(self) -> None:
-        try:
-            self._measure()
-            while not self._stop.is_set():
-                self._wake.clear()
+        problem = f"frames_not_tidied:{self._stem}"
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                self._measure()
                 self.tidy()
-                self._wake.wait(TIDY_S)
-        except OSError as error:
-            # Said, and tried again at the next start; the disk's own limit (results.min_free_mb) holds meanwhile.
-            if self._health.raise_problem(f"frames_not_tidied:{self._stem}", str(error)):
-                _log.error("frames_not_tidied: %s: %s; old frames stay; give the agent permission", self.folder, error)
+            except (OSError, RetryError) as error:  # the disk's own limit (results.min_free_mb) holds meanwhile
+                if self._health.raise_problem(problem, str(error)):
+                    _log.error("frames_not_tidied: %s: %s; old frames stay, tried again", self.folder, error)
+                self._stop.wait(AGAIN_S)  # a store that is full wakes us with every frame
+                continue
+            if self._health.clear_problem(problem):
+                _log.info("frames_not_tidied is over: %s", self.folder)
+            self._wake.wait(TIDY_S)
 
     def _measure(self) -> None:
-        """Add up what lies there from before."""
+        """Add up what lies there from before, once."""
+        if self._measured:
+            return
+        sizes: dict[str, int] = {}
         for hour, folder in self._hours():
             with os.scandir(folder) as entries:
-                size = sum(entry.stat(follow_symlinks=False).st_size for entry in entries if self._is_ours(entry.name))
-            with self._lock:
+                ours = [entry for entry in entries if self._is_ours(entry.name)]
+                sizes[hour] = sum(entry.stat(follow_symlinks=False).st_size for entry in ours)
+        with self._lock:
+            for hour, size in sizes.items():
                 self._sizes[hour] = self._sizes.get(hour, 0) + size
+        self._measured = True
 
     def _hours(self) -> Iterator[tuple[str, Path]]:
         """Folders of the store, the oldest first."""
@@ -200,8 +213,9 @@ class FrameStore:
             for hour, folder in over:
                 if hour not in self._thinned:
                     begin = datetime.strptime(hour, "%Y-%m-%d/%H").replace(tzinfo=timezone.utc)
+                    worth = self._interesting(begin, begin + timedelta(hours=1))
                     self._thinned.add(hour)
-                    if went := self._remove(hour, folder, self._interesting(begin, begin + timedelta(hours=1))):
+                    if went := self._remove(hour, folder, worth):
                         return went
             return next((went for hour, folder in over if (went := self._remove(hour, folder))), 0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from agent.clock import ManualClock
+from agent.errors import RetryError
 from agent.health import Health
+from agent.sources.camera import store as module
 from agent.sources.camera.store import FrameStore, Keep
+from tests.support.station import until
 
 START = datetime(2026, 11, 22, 10, 30, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -92,6 +96,31 @@ def test_a_full_store_is_tidied_while_it_runs(tmp_path: Path) -> None:
         frames.stop()
     frames.tidy()
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.png")) <= 1000
+
+
+def test_trouble_ends_no_housekeeping(tmp_path: Path, monkeypatch: Any) -> None:
+    """A file that somebody removes at the same moment, a ledger that cannot answer just then."""
+    monkeypatch.setattr(module, "AGAIN_S", 0.05)
+    health, troubles = Health(), [FileNotFoundError(2, "gone"), RetryError("not now"), FileNotFoundError(2, "gone")]
+
+    def interesting(_begin: datetime, _end: datetime) -> list[str]:
+        if troubles:
+            raise troubles.pop()
+        return []
+
+    frames = FrameStore(tmp_path, "torch", "png", Keep(90, 150), ManualClock(START), health, interesting)
+    for hours in (3, 2, 0):
+        frames.save(b"x" * 100, "png", START - hours * HOUR)
+    raised = threading.Event()
+    health.on_change(lambda: raised.set() if health.problems() else None)
+    frames.start()
+    try:
+        until(lambda: len(files(tmp_path)) == 1, "the housekeeping to go on")
+        until(lambda: not health.problems(), "the problem to be over")
+    finally:
+        frames.stop()
+    assert raised.is_set()
+    assert not troubles
 
 
 def test_nothing_half_is_left_when_the_disk_is_full(tmp_path: Path, monkeypatch: Any) -> None:
