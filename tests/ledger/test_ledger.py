@@ -6,15 +6,16 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from agent.clock import ManualClock, SystemClock, iso_utc
-from agent.ledger import Entry, Ledger
+from agent.ledger import Entry, Ledger, database
 from agent.ledger.database import FILE
+from tests.support.backlog import fill
 from tests.support.results import a_result, an_entry, key
 
 NOW = datetime(2026, 11, 22, 10, 22, 5, tzinfo=timezone.utc)
@@ -287,3 +288,19 @@ def test_a_file_that_came_after_the_listing_is_not_forgotten(ledger: Ledger) -> 
     assert ledger.seen([key(2)]) == {key(2)}
     assert ledger.forget_seen("captures", {key(1), key(2)}.__contains__) == 0
     assert ledger.forget_seen("captures", {key(1)}.__contains__) == 1
+
+
+def test_a_start_reads_little_of_a_large_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CHECK_UP_TO_BYTES", 0)
+    fill(tmp_path, 20_000, {"mqtt": 0})
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        connection.set_progress_handler(step, 1000)
+        database._check(connection, tmp_path / FILE)
+    assert steps < 10, "thousands of SQLite's steps"
