@@ -107,7 +107,7 @@ class Commands:
                 return
             self._waiting.put_nowait(partial(self._carry_out, name, order, wishes, answer))
         except RefusedError as refusal:
-            self._refuse(name, identity, str(refusal), answer)
+            self.refuse(name, body, str(refusal), answer)
         except queue.Full:
             self._forget(name, identity)
             self._refuse(name, identity, f"{_WAITING} commands are waiting already; send it again later", answer)

@@ -159,6 +159,14 @@ def test_what_is_wrong_is_answered_logged_and_changes_nothing(
     assert told.health.counters()["commands_refused"] == 1
 
 
+def test_a_refusal_names_the_command_it_refuses_and_takes_no_answer_away(told: Told) -> None:
+    done = told.ask({"id": "17"})
+    assert told.ask({"id": "18", "button": 1})["id"] == "18"
+    refused = told.ask({"id": "17", "button": 1})
+    assert (refused["id"], refused["ok"]) == ("17", False)
+    assert told.ask({"id": "17"}) == done
+
+
 @given(st.binary(max_size=200), st.text(max_size=20))
 def test_no_body_and_no_name_raises(body: bytes, name: str) -> None:
     commands = Commands({"press": Order(Press, lambda _: {})}, ("press",), Health(), ManualClock(NOON))
