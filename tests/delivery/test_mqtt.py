@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import queue
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.clock import SystemClock
 from agent.delivery.mqtt.connection import Connection, Sent
-from agent.delivery.mqtt.settings import client_id_for
+from agent.delivery.mqtt.settings import Settings, client_id_for
 from agent.ledger import Ledger
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.mqtt_station import TOPIC, Start, Station, in_order, sequences
@@ -187,6 +188,25 @@ def test_a_late_offline_of_its_own_is_answered(broker: Mosquitto, station: Start
         listener._client.publish(f"{TOPIC}/status", b"", 1, True)  # somebody clears the retained message
     with Listener(broker.port, f"{TOPIC}/status") as late:
         late.until(lambda heard: [status["state"] for status in heard] == ["online"])
+
+
+@pytest.mark.parametrize("nonsense", [b'{"state": "\xff"}', b'{"x": ' + b"[" * 100_000, b"[1]"])
+def test_nonsense_on_its_status_topic_is_answered_like_an_offline(
+    broker: Mosquitto, station: Start, caplog: pytest.LogCaptureFixture, nonsense: bytes
+) -> None:
+    said: queue.Queue[bytes] = queue.Queue()
+    anybody = Connection(
+        Settings("127.0.0.1", broker.port, "anybody", 15), on_message=lambda one: said.put(one.payload)
+    )
+    station(broker.port)
+    anybody.open()
+    anybody.subscribe(f"{TOPIC}/status")
+    assert b'"online"' in said.get(timeout=10)
+    anybody.publish(f"{TOPIC}/status", nonsense, retain=True)
+    assert said.get(timeout=10) == nonsense
+    assert b'"online"' in said.get(timeout=10), "the truth stands there again"
+    anybody.goodbye()
+    assert "message_fault" not in caplog.text
 
 
 def test_a_second_station_under_the_same_name_is_an_alarm_and_no_duel(

@@ -215,7 +215,7 @@ class Keeper:
         """That we are not there, or that we are somebody else."""
         try:
             told = msgspec.json.decode(message.payload, type=_State)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             told = _State("not a status")
         if told.state != "online" and not message.retained:
             _LOG.info("the status topic says %r; publishing the present status again", told.state)

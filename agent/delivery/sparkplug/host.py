@@ -23,7 +23,7 @@ class PrimaryHost:
         """
         try:
             told = msgspec.json.decode(payload, type=_State)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
         if told.timestamp < self._at:
             return False
