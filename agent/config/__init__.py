@@ -92,11 +92,11 @@ def find(explicit: str | None, environment: Mapping[str, str] = os.environ) -> P
     """Where the configuration is: ``--config``, ``$WELDWATCH_CONFIG``, then the usual places."""
     for origin, value in (("--config", explicit), (f"${ENVIRONMENT}", environment.get(ENVIRONMENT))):
         if value:
-            if Path(value).is_file():
+            if _is_file(value):
                 return Path(value)
             raise ConfigError(value, "", f"no such file (from {origin})", "give the path of a YAML configuration")
     for place in LOOKED_FOR:
-        if Path(place).is_file():
+        if _is_file(place):
             return Path(place)
     raise ConfigError(
         "no configuration",
@@ -104,6 +104,14 @@ def find(explicit: str | None, environment: Mapping[str, str] = os.environ) -> P
         f"looked at --config, ${ENVIRONMENT}, {', '.join(LOOKED_FOR)}",
         "copy config/agent.example.yaml to one of them, or try `weldwatch demo`, which needs none",
     )
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError as error:
+        remedy = "call it as a user who may read it: one of the agent's group, or with sudo"
+        raise ConfigError(path, "", error.strerror or str(error), remedy) from None
 
 
 def load(path: Path) -> AgentConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ import onnxruntime
 import pytest
 
 from agent.bundle.archive import Archive
+from agent.cli.main import main
 from agent.model.store import resolve
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.mosquitto import Mosquitto, free_port
@@ -176,3 +178,19 @@ def test_check_of_a_wrong_configuration_is_exit_code_2(tmp_path: Path) -> None:
     done = weldwatch("check", "--config", tmp_path / "agent.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "agent.yaml: line 2: the key 'state' stands here a second time" in done.stderr
+
+
+def test_a_configuration_in_a_folder_that_is_closed_to_us_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As /etc/weldwatch is to whoever is not in the agent's group."""
+
+    def closed(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    assert main(["log", "--config", "closed/agent.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "weldwatch: closed/agent.yaml: Permission denied; call it as a user who may read it: one of the agent's group, "
+        "or with sudo\n"
+    )
