@@ -61,6 +61,24 @@ def test_a_denied_topic_is_an_error_with_its_name_and_everything_is_kept(
     assert [r.levelname for r in caplog.records if "publish_denied" in r.getMessage()] == ["ERROR"]
 
 
+def test_a_denied_status_is_said_and_results_go_on(
+    tmp_path: Path, station: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    acl = tmp_path / "acl"
+    acl.write_text(f"topic read #\ntopic write {TOPIC}/result\n")
+    with Mosquitto(tmp_path / "broker", lines=[f"acl_file {acl}"]) as broker:
+        one = station(broker.port)
+        one.commit(1)
+        problems = one.health.until(lambda problems: "status_denied" in problems)
+        assert f"publish to {TOPIC}/status (PUBACK 135)" in problems["status_denied"]
+        assert one.shipper.wait_drained(10)
+        broker.stop()
+        acl.write_text("topic readwrite #\n")
+        broker.start()
+        one.health.until(lambda problems: "status_denied" not in problems)
+    assert [r.levelname for r in caplog.records if "status_denied" in r.getMessage()] == ["ERROR"]
+
+
 @pytest.mark.parametrize("limit", ["max_packet_size 8000", "message_size_limit 8000"])
 def test_an_oversized_result_is_a_dead_letter_and_the_rest_goes_on(tmp_path: Path, station: Start, limit: str) -> None:
     with (

@@ -19,10 +19,10 @@ import msgspec
 
 from agent.clock import Clock, iso_utc
 from agent.delivery.mqtt.brokers import Brokers
-from agent.delivery.mqtt.causes import TAKEN_OVER
+from agent.delivery.mqtt.causes import TAKEN_OVER, denied
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.inbox import Inbox
-from agent.delivery.mqtt.messages import End, Message, Will
+from agent.delivery.mqtt.messages import End, Message, Sent, Will
 from agent.delivery.mqtt.settings import Settings
 from agent.errors import RetryError, UsageError
 from agent.health import Health
@@ -66,6 +66,7 @@ class Keeper:
         self._cause: str | None = None
         self._away_since: str | None = None
         self._failures, self._short_lived, self._up_at = 0, 0, 0.0
+        self._told: Sent | None = None  #: the status as it was published last
         self._first_here = True
         self._twin_at = 0.0
         self._was_away_until: float | None = None
@@ -174,7 +175,7 @@ class Keeper:
         self._cause = self._away_since = None
         self._refresh.clear()
         connection.subscribe(self._status_topic)  # first, so as to hear whose status stands there
-        connection.birth = connection.publish(self._status_topic, self._payload("online"), retain=True)
+        connection.birth = self._told = connection.publish(self._status_topic, self._payload("online"), retain=True)
         if self._inbox is not None:
             self._inbox.connected(connection)
         self._set(connection)
@@ -184,9 +185,10 @@ class Keeper:
         """Until the connection ends, we stop, or a better broker is back: publish the status when asked to."""
         while not (self._stopping.is_set() or connection.ended.is_set() or self._brokers.better.is_set()):
             self._age(self._clock.monotonic())
+            self._see_status_taken(connection)
             if self._refresh.is_set():
                 self._refresh.clear()
-                connection.publish(self._status_topic, self._payload("online"), retain=True)
+                self._told = connection.publish(self._status_topic, self._payload("online"), retain=True)
                 continue
             self._poke.wait(1.0)
             self._poke.clear()
@@ -201,6 +203,18 @@ class Keeper:
             self._health.clear_problem("connection_unstable")
         if now - max(self._up_at, self._twin_at) >= _TWIN_GONE_S:
             self._health.clear_problem("client_id_taken_over")
+
+    def _see_status_taken(self, connection: Connection) -> None:
+        """A broker that takes results may still refuse the status."""
+        code = self._told.code if self._told is not None else None
+        if code is None:
+            return
+        if code < 128:
+            self._health.clear_problem("status_denied")
+            return
+        detail = denied(connection.settings, f"publish to {self._status_topic} (PUBACK {code})")
+        if self._health.raise_problem("status_denied", detail):
+            _LOG.error("status_denied: %s; nobody sees how the station is", detail)
 
     def _heard(self, message: Message) -> None:
         """paho's thread: a command, or what our own status topic says."""
