@@ -8,6 +8,8 @@ Invariants
 - An image belongs to the job that was current when it arrived, however late it is inspected: every change is kept with
   its time on the station's clock, ``KEEP`` of them. Of what arrived before them all the job is unknown, not guessed.
 - A change is on the disk, synced, before it counts and before it is answered; what a kill tore off never counted.
+- What is on the disk when a change is asked for has the job before, what comes after its answer has the new one: the
+  answer waits for the tick of the kernel's coarse clock, which files are stamped with and which lags by some ms.
 - The order of changes is the order of lines. Where the clock was set back, changes from the future are taken as made
   now: whatever arrives from now on has the newest job. Where it was set forward, nothing has to be done.
 """
@@ -17,7 +19,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,7 +35,8 @@ from agent.logs import log
 
 FILE = "jobs.jsonl"
 KEEP = 10_000  #: changes: at one every ten seconds a day's
-_TICK = timedelta(milliseconds=10)  #: a file's times are those of the kernel's last tick, so up to this much early
+_TICK_S = 0.1  #: the longest to wait for the kernel's clock of files; its ticks are 1 to 10 ms apart
+_COARSE = 5  #: Linux's CLOCK_REALTIME_COARSE, which stamps files; Python has no name for it
 _SET_BACK = timedelta(seconds=1)  #: a clock that goes back by less is being steered, not set
 _log = log("jobs")
 
@@ -64,16 +68,28 @@ class _Change:
 class Jobs:
     """Shared by the sources, which ask, and the commands' worker, which sets."""
 
-    def __init__(self, path: Path, sources: Collection[str], clock: Clock) -> None:
+    def __init__(
+        self, path: Path, sources: Collection[str], clock: Clock, stamped_from: Callable[[datetime], None]
+    ) -> None:
         self._path, self._sources, self._clock = path, tuple(sources), clock
+        self._stamped_from = stamped_from
         self._lock = threading.Lock()  # guards the two below
         self._changes: list[_Change] = []  #: oldest first, their times never falling, without a hole
         self._current: dict[str, _Change] = {}  #: the newest of each source
 
     @classmethod
-    def open(cls, state: Path, sources: Collection[str], clock: Clock) -> Jobs:
-        """With what the state folder remembers. ``UsageError`` where it cannot be read or written."""
-        jobs = cls(state / FILE, sources, clock)
+    def open(
+        cls,
+        state: Path,
+        sources: Collection[str],
+        clock: Clock,
+        stamped_from: Callable[[datetime], None] | None = None,
+    ) -> Jobs:
+        """With what the state folder remembers. ``UsageError`` where it cannot be read or written.
+
+        ``stamped_from`` waits until files written from then on bear no time before the one given.
+        """
+        jobs = cls(state / FILE, sources, clock, stamped_from or _stamped_from)
         try:
             jobs._load()
         except OSError as error:
@@ -87,10 +103,10 @@ class Jobs:
             newest = self._current.get(source)
             if newest is None:
                 return Identity()
-            if newest.at <= moment + _TICK:
+            if newest.at <= moment:
                 return newest.job
             for change in reversed(self._changes):
-                if change.at <= moment + _TICK and change.concerns(source):
+                if change.at <= moment and change.concerns(source):
                     return change.job
             return Identity()
 
@@ -111,7 +127,7 @@ class Jobs:
         """
         if source is not None and source not in self._sources:
             raise RefusedError(f"{source!r} is no source of this station; sources are {', '.join(self._sources)}")
-        now = self._clock.now()
+        now = _whole_ms(self._clock.now())
         change = _Change(now, source, job)
         with self._lock:
             self._mind_the_clock(now)
@@ -129,6 +145,7 @@ class Jobs:
             if len(self._changes) > 2 * KEEP:
                 with contextlib.suppress(OSError):  # the long file is as good; the next change tries again
                     self._compact()
+        self._stamped_from(change.at)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -207,6 +224,18 @@ class Jobs:
             os.fsync(file.fileno())
         part.rename(self._path)
         _sync_folder(self._path.parent)
+
+
+def _whole_ms(moment: datetime) -> datetime:
+    """Rounded up to what the file can say: an image from before must not come after it once it was read again."""
+    return moment + timedelta(microseconds=-moment.microsecond % 1000)
+
+
+def _stamped_from(moment: datetime) -> None:
+    """Wait for the clock of files to reach ``moment``: one tick, unless the clock is being set meanwhile."""
+    until = time.monotonic() + _TICK_S
+    while time.clock_gettime(_COARSE) < moment.timestamp() and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent.app import jobs as jobs_module
 from agent.app.commands import RefusedError
 from agent.app.jobs import FILE, Jobs
-from agent.clock import ManualClock
+from agent.clock import ManualClock, SystemClock
 from agent.errors import UsageError
 from agent.frame import Identity
 from tests.station.test_durability import schema
@@ -41,7 +41,7 @@ def clock() -> ManualClock:
 
 
 def opened(folder: Path, clock: ManualClock, *sources: str) -> Jobs:
-    return Jobs.open(folder, sources or ("captures",), clock)
+    return Jobs.open(folder, sources or ("captures",), clock, stamped_from=lambda _moment: None)
 
 
 def test_an_image_has_the_job_that_was_current_when_it_arrived(tmp_path: Path, clock: ManualClock) -> None:
@@ -54,13 +54,25 @@ def test_an_image_has_the_job_that_was_current_when_it_arrived(tmp_path: Path, c
         assert found == [NONE, NONE, A, A, A, B, B, NONE, NONE]
 
 
-def test_a_file_written_at_the_kernels_last_tick_belongs_to_the_job_that_was_answered(
-    tmp_path: Path, clock: ManualClock
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_just_before_a_change_has_the_job_before_and_one_just_after_its_answer_the_new_one(
+    tmp_path: Path, restart: bool
 ) -> None:
-    """A file's times lag behind the clock by up to a tick."""
-    jobs = opened(tmp_path, clock)
-    jobs.set(None, A)
-    assert jobs.at("captures", at(-0.004)) == A
+    """The kernel stamps files by its last tick, so that their times lag behind the clock by some milliseconds."""
+    jobs = Jobs.open(tmp_path, ["captures"], SystemClock())
+    wanted: list[tuple[Path, Identity]] = []
+    for number in range(60):
+        before, after = (A, B) if number % 2 else (B, A)
+        jobs.set(None, before)
+        wanted.append((tmp_path / f"{number}-before", before))
+        wanted[-1][0].touch()
+        jobs.set(None, after)
+        wanted.append((tmp_path / f"{number}-after", after))
+        wanted[-1][0].touch()
+    if restart:
+        jobs = Jobs.open(tmp_path, ["captures"], SystemClock())
+    arrived = [datetime.fromtimestamp(path.stat().st_ctime_ns / 1e9, timezone.utc) for path, _ in wanted]
+    assert [jobs.at("captures", moment) for moment in arrived] == [job for _, job in wanted]
 
 
 def test_a_job_of_one_source_and_a_job_of_all(tmp_path: Path, clock: ManualClock) -> None:
