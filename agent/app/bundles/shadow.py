@@ -13,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -117,7 +118,8 @@ class Shadow:
     # -- the thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # Linux: of this thread alone
+        with contextlib.suppress(PermissionError):  # a service may be denied it; then it works as the rest does
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)  # Linux: of this thread alone
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ended or self._frames)
