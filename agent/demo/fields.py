@@ -38,7 +38,8 @@ class Wave:
     def __call__(self, t: F32) -> F32:
         """The wave at every `t`."""
         angles = np.multiply.outer(np.asarray(t, dtype=np.float32), self._frequencies) + self._phases
-        return np.asarray(np.sin(angles) @ self._amplitudes, dtype=np.float32)
+        with np.errstate(invalid="ignore"):  # BLAS may leave that flag behind though all it was given is finite
+            return np.asarray(np.sin(angles) @ self._amplitudes, dtype=np.float32)
 
     def at(self, t: float) -> float:
         """The value at one point, as a Python number."""

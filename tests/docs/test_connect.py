@@ -123,7 +123,11 @@ def test_the_python_consumer_misses_nothing(tmp_path: Path, broker: Mosquitto) -
             finally:
                 end(process, signal.SIGKILL)
         made = station.wait_for(ROUNDS * FRAMES)
+        log = tmp_path / "consumer.log"
+        before = log.read_text().count("listening to")
         process = consumer.start()
+        # All may be there already, and a SIGTERM before it listens would find no handler yet.
+        until(lambda: log.read_text().count("listening to") > before, "the consumer")
         until(lambda: len(rows(tmp_path, "SELECT 1 FROM results")) == len(made), "everything to be there")
         assert end(process, signal.SIGTERM) == 0
     kept = rows(tmp_path, "SELECT result_id, body FROM results ORDER BY sequence")

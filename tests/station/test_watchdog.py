@@ -116,7 +116,7 @@ def test_a_bundle_that_is_taken_up_slowly_restarts_nothing(station: Station) -> 
     outputs = {"fp32": [1 - 128 / 255, 128 / 255]}
     for name in ("slow", "slower"):
         bundle = station.root / f"{name}.pipeline"
-        golden = [Golden(image="golden/large.png", outputs=outputs)] * 14
+        golden = [Golden(image="golden/large.png", outputs=outputs)] * 24
         brightness_bundle(bundle, name=name, entries={"golden/large.png": large}, golden=golden)
         assert weldwatch("bundle", "install", bundle, "--config", station.file).returncode == 0
     assert weldwatch("bundle", "activate", "slow-1.0.0", "--config", station.file).returncode == 0
