@@ -19,7 +19,7 @@ from agent.app.places import make_folder, only_one
 from agent.app.replay import ReplayOrder
 from agent.app.retention import Retention, Reviewed
 from agent.clock import Clock
-from agent.config import AgentConfig, CameraConfig, FolderConfig, MqttConfig
+from agent.config import AgentConfig, CameraConfig, FolderConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.mqtt import MqttSink
 from agent.delivery.replays import Replays
@@ -72,46 +72,34 @@ def assemble(
 
     Raises ``UsageError`` for what the user must change. Nothing that is away (broker, capture folder) is an error.
     """
-    grabbers = {one.name: grabber_of(one) for one in config.sources if isinstance(one, CameraConfig)}
-    make_folder(Path(config.state), "state")
-    make_folder(Path(config.results.directory), "results.directory")
-    closing.enter_context(only_one(Path(config.state), config.station.name, clock))
+    grabbers = {one.name: grabber_of(one) for one in _cameras(config)}
+    state = Path(config.state)
+    closing.enter_context(_folders(config, clock))
     bundles = Bundles(config, health, clock)
     closing.callback(bundles.stop)
-    ledger = Ledger.open(Path(config.state), clock, health)
+    ledger = Ledger.open(state, clock, health)
     closing.callback(ledger.close)
-    wants_files = config.results.per_image or config.results.daily_log
-    files = JsonFiles(config.results, clock) if wants_files else None
+    files = JsonFiles(config.results, clock) if config.results.per_image or config.results.daily_log else None
     intake = Intake()
-    jobs = Jobs.open(Path(config.state), [source.name for source in config.sources], clock)
+    jobs = Jobs.open(state, [source.name for source in config.sources], clock)
     reviewed = Reviewed(config.results)
-    stores = {
-        one.name: store_of(one, config.results, clock, health, reviewed.interesting(ledger))
-        for one in config.sources
-        if isinstance(one, CameraConfig)
-    }
+    wanted = reviewed.interesting(ledger)
+    stores = {one.name: store_of(one, config.results, clock, health, wanted) for one in _cameras(config)}
     sources = {
         source.name: _source(source, config, grabbers, stores, ledger, intake, jobs, health, clock, simulated)
         for source in config.sources
     }
-    arrival = Arrival(bundles, Remote(config.bundle, bundles.store))
-    replays = Replays(Path(config.state))
-    again = ReplayOrder(replays, ledger, config.zone, clock)
-    known = {**orders(sources, jobs), **arrival.orders(), **again.orders()}
-    commands = Commands(known, config.mqtt.commands if config.mqtt else (), health, clock)
-    mqtt = None
+    replays = Replays(state)
+    commands = _commands(
+        config, sources, jobs, bundles, ReplayOrder(replays, ledger, config.zone, clock), health, clock
+    )
+    config, mqtt = _with_broker(config, closing), None
     if config.mqtt is not None:
-        broker = _with_broker(config.mqtt, closing)
-        config = msgspec.structs.replace(config, mqtt=broker)
-        mqtt = MqttSink(broker, config.topic, status, health, clock, commands, once=once)
+        mqtt = MqttSink(config.mqtt, config.topic, status, health, clock, commands, once=once)
     others = _others(config, ledger, bundles.loaded.model.decision.labels, health, clock)
     sinks: list[Sink] = [sink for sink in (files, mqtt, *others) if sink is not None]
     ledger.register([sink.name for sink in sinks])
-    station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
-    inspector = Inspector(intake, bundles.loaded.model, station, ledger, clock, health)
-    if mqtt is not None:
-        inspector.announce_to(mqtt.tell_live)
-    bundles.serve(inspector, Shadow(config.results, health, clock, mqtt.tell_shadow if mqtt else None))
+    inspector = _inspector(config, intake, bundles, ledger, mqtt, health, clock)
     return Parts(
         health=health,
         intake=intake,
@@ -121,13 +109,55 @@ def assemble(
         sources=sources,
         sinks=sinks,
         shippers=[Shipper(sink, ledger, health, clock, replays) for sink in sinks],
-        retention=Retention(
-            config.results, Path(config.state), ledger, files, [*stores.values()], clock, health, reviewed
-        ),
+        retention=Retention(config.results, state, ledger, files, [*stores.values()], clock, health, reviewed),
         mqtt=mqtt,
         commands=commands,
         jobs=jobs,
     )
+
+
+def _folders(config: AgentConfig, clock: Clock) -> contextlib.AbstractContextManager[None]:
+    """The folders that the agent writes to, and the lock that says that they are this agent's."""
+    make_folder(Path(config.state), "state")
+    make_folder(Path(config.results.directory), "results.directory")
+    return only_one(Path(config.state), config.station.name, clock)
+
+
+def _cameras(config: AgentConfig) -> list[CameraConfig]:
+    return [source for source in config.sources if isinstance(source, CameraConfig)]
+
+
+def _inspector(
+    config: AgentConfig,
+    intake: Intake,
+    bundles: Bundles,
+    ledger: Ledger,
+    mqtt: MqttSink | None,
+    health: Health,
+    clock: Clock,
+) -> Inspector:
+    """The inspector, and who else hears of what it judged."""
+    station = Station(**{field: getattr(config.station, field) for field in Station.__struct_fields__})
+    inspector = Inspector(intake, bundles.loaded.model, station, ledger, clock, health)
+    if mqtt is not None:
+        inspector.announce_to(mqtt.tell_live)
+    bundles.serve(inspector, Shadow(config.results, health, clock, mqtt.tell_shadow if mqtt else None))
+    return inspector
+
+
+def _commands(
+    config: AgentConfig,
+    sources: Mapping[str, Source],
+    jobs: Jobs,
+    bundles: Bundles,
+    again: ReplayOrder,
+    health: Health,
+    clock: Clock,
+) -> Commands:
+    """Every command that a station knows; which are obeyed is for the configuration to say."""
+    arrival = Arrival(bundles, Remote(config.bundle, bundles.store))
+    known = {**orders(sources, jobs), **arrival.orders(), **again.orders()}
+    return Commands(known, config.mqtt.commands if config.mqtt else (), health, clock)
 
 
 def _others(config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: Health, clock: Clock) -> Iterator[Sink]:
@@ -164,10 +194,11 @@ def _source(
     return CameraSource(source, grabber, store, intake.room, ledger, health, clock, simulated, job_at)
 
 
-def _with_broker(mqtt: MqttConfig, closing: contextlib.ExitStack) -> MqttConfig:
+def _with_broker(config: AgentConfig, closing: contextlib.ExitStack) -> AgentConfig:
     """For ``embedded: true`` start the broker and put its address in."""
-    if not mqtt.embedded:
-        return mqtt
-    broker = closing.enter_context(EmbeddedBroker(mqtt.port))
+    if config.mqtt is None or not config.mqtt.embedded:
+        return config
+    broker = closing.enter_context(EmbeddedBroker(config.mqtt.port))
     _log.warning("broker_embedded: on %s:%d: for demonstrations, it keeps nothing", broker.host, broker.port)
-    return msgspec.structs.replace(mqtt, host=broker.host, port=broker.port)
+    found = msgspec.structs.replace(config.mqtt, host=broker.host, port=broker.port)
+    return msgspec.structs.replace(config, mqtt=found)
