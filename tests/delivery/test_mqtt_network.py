@@ -78,6 +78,7 @@ def test_what_is_live_is_dropped_when_the_connection_stands_still(broker: Mosqui
     """Never waited for, and never gathered in memory."""
     with Wire(broker.port) as wire:
         one = station(wire.port, live=True)
+        assert one.sink._keeper.connection(10) is not None, "what is told before there is one is dropped"
         one.commit(1)
         one.health.until_counted("live_sent")
         wire.to_broker.clear()
