@@ -18,14 +18,14 @@ help:
 	@echo 'make sbom         the bill of materials of a station, in build/sbom'
 	@echo 'make audit        locks and licences; then, over the network, known weaknesses'
 	@echo 'make schemas      write the JSON Schemas anew'
-	@echo 'make lock         write the lock files anew'
+	@echo 'make lock         write the lock files anew; versions that fit stay: [LOCK=--upgrade]'
 
 demo: $(VENV)/.demo
 	$(BIN)/weldwatch demo
 
 test: $(VENV)/.test system-packages
 	$(MAKE) --no-print-directory check
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/python -m tests.phases $(PYTEST)
 	$(if $(PYTEST),,$(BIN)/python -m tests.compatibility.matrix --quick --without $(PY_VERSION))
 
 check: $(VENV)/.test
@@ -91,7 +91,7 @@ schemas: $(VENV)/.test
 
 lock: $(VENV)/bin/python
 	$(BIN)/pip install --quiet uv packaging
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m locks.update
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m locks.update $(LOCK)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

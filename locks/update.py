@@ -1,16 +1,20 @@
 """Write the lock files anew: `make lock` (needs uv, which is installed for it).
 
 For each Python and each set one file, every version pinned, every artefact hashed, no index address. uv resolves for
-all platforms at once; what its markers keep for another Python is left out: a file reads as what it installs.
+all platforms at once; what its markers keep for another Python is left out: a file reads as what it installs. A version
+that still fits stays as it is, so that a new dependency moves nothing else; `make lock LOCK=--upgrade` moves all.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 from locks.reading import HERE, PYTHONS
 
@@ -26,21 +30,34 @@ SETS = {
 
 def main() -> int:
     """All files; stops at the first that does not resolve."""
+    parser = argparse.ArgumentParser(description="Write the lock files anew, for each Python and each set.")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest versions, not those of the last lock")
+    upgrade = parser.parse_args().upgrade
     for python in PYTHONS:
         for name, extras in SETS.items():
             project = (str(HERE.parent / "pyproject.toml"), *(f"--extra={extra}" for extra in (*extras, "build")))
-            write(name, python, *project)
-        write("audit", python, "--group", f"{HERE.parent / 'pyproject.toml'}:audit")
+            write(name, python, *project, upgrade=upgrade)
+        write("audit", python, "--group", f"{HERE.parent / 'pyproject.toml'}:audit", upgrade=upgrade)
     return 0
 
 
-def write(name: str, python: str, *wanted: str) -> None:
-    """One file: what uv resolves for ``wanted``, with hashes and markers."""
-    command = ["uv", "pip", "compile", "--quiet", "--python-version", python, "--universal", "--generate-hashes",
-               "--no-emit-index-url", "--no-header", "--no-annotate", *wanted]  # fmt: skip
-    text = for_python(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout, python)
+def write(name: str, python: str, *wanted: str, upgrade: bool = False) -> None:
+    """One file: what uv resolves for ``wanted``, with hashes and markers; versions of the file that is there stay
+    where they fit, but for ``upgrade``.
+    """
+    path = HERE / f"{name}-{python}.txt"
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as pins:
+        if path.exists() and not upgrade:
+            pins.write(path.read_text(encoding="utf-8"))
+            pins.flush()
+        # uv keeps to what the output file names already; it is a copy, since uv writes it before markers are cleared.
+        command = ["uv", "pip", "compile", "--quiet", "--python-version", python, "--universal", "--generate-hashes",
+                   "--no-emit-index-url", "--no-header", "--no-annotate", "--output-file", pins.name,
+                   *wanted]  # fmt: skip
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        text = for_python(Path(pins.name).read_text(encoding="utf-8"), python)
     head = f"# weldwatch, set {name!r}, Python {python}: written by locks/update.py, not by hand\n"
-    (HERE / f"{name}-{python}.txt").write_text(head + text, encoding="utf-8")
+    path.write_text(head + text, encoding="utf-8")
     print(f"{name}-{python}.txt: {text.count('==')} packages")
 
 

@@ -28,6 +28,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_company(item)))
+
+
+def _company(item: pytest.Item) -> str:
+    """Whose tests stay with one worker, where several run side by side: those of a file, which share what it has set
+    up; of `deploy`, which boot the same machine, and of `training`, which share a trained network, the whole folder.
+    """
+    folder, _, name = item.nodeid.partition("::")[0].removeprefix("tests/").partition("/")
+    return folder if folder in ("deploy", "training") else f"{folder}/{name}"
 
 
 @pytest.fixture(autouse=True)

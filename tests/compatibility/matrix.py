@@ -1,8 +1,9 @@
 """The agent on every Python that it supports: `make matrix`.
 
 Each Python that is on this machine gets an environment of its own, from its lock file and by hash. In it run the
-agent's tests (not those of training and documentation), the self-test of the shipped bundle, and the demo: the whole
-station. A Python that is not here is not run and not counted: the table says so.
+agent's tests in their two phases (not those of training and documentation, nor those that boot a bare Debian, whose
+own Python it is that counts there), the self-test of the shipped bundle, and the demo: the whole station. A Python
+that is not here is not run and not counted: the table says so.
 
 Exit code: 0 all that ran passed, 1 something did not, or with --all one of the Pythons is not here.
 """
@@ -22,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from locks.reading import PYTHONS
+from tests.phases import NO_TESTS, TOGETHER, phases
 
 ROOT = Path(__file__).resolve().parents[2]
 #: What every Python runs in the test command: a verdict is the same, and what is stored and sent is read again.
 QUICK = ("tests/bundle", "tests/model", "tests/ledger", "tests/cli", "tests/test_image.py", "tests/test_schemas.py")
-OTHERS = ("tests/training", "tests/docs", "tests/locks", "tests/compatibility")
+OTHERS = ("tests/training", "tests/docs", "tests/locks", "tests/compatibility", "tests/deploy")
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,33 @@ def run(python: str, executable: Path, place: Path, words: Sequence[str], *, qui
         return Run(python, python, tests=f"not run: {error.cmd[1:4]} failed")
     version = _said([binaries / "python", "-c", "import platform; print(platform.python_version())"]).strip()
     self_test, station = shipped_bundle(binaries), demo(binaries)
-    chosen = [*QUICK] if quick else ["tests", *(f"--ignore={one}" for one in OTHERS)]
-    chosen += ["-m", "not training and not slow" if quick else "not training"]
-    command = [binaries / "pytest", "-q", "-p", "no:cacheprovider", *chosen, *words]
-    code, said = shown(command)
-    told = summary(said) if code in (0, 1) else f"pytest ended with {code}"
-    passed = code == 0 and self_test == station == "passed"
-    return Run(python, version, told, self_test, station, time.monotonic() - started, passed)
+    if quick:
+        parts = [[*TOGETHER, "-m", "not training and not slow and not quiet", *QUICK]]
+    else:
+        parts = [[*part, "tests", *(f"--ignore={one}" for one in OTHERS)] for part in phases("not training")]
+    pytest = [binaries / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ended = [shown([*pytest, *part, *words]) for part in parts]
+    fine = any(code == 0 for code, _ in ended) and all(code in (0, NO_TESTS) for code, _ in ended)
+    passed = fine and self_test == station == "passed"
+    return Run(python, version, together(ended), self_test, station, time.monotonic() - started, passed)
+
+
+def together(ended: Sequence[tuple[int, str]]) -> str:
+    """What the parts of one run counted, added up; exit codes that are no count are told as they are."""
+    odd = [code for code, _ in ended if code not in (0, 1, NO_TESTS)]
+    if odd:
+        return f"pytest ended with {', '.join(map(str, odd))}"
+    counts: dict[str, int] = {}
+    for _, said in ended:
+        for number, word in re.findall(r"(\d+) (\w+)", summary(said)):
+            counts[word] = counts.get(word, 0) + int(number)
+    told = [f"{counts[word]} {word}" for word in sorted(counts, key=_order) if word != "deselected"]
+    return ", ".join(told) or "no test ran"
+
+
+def _order(word: str) -> tuple[bool, str]:
+    """What went wrong first."""
+    return (word == "passed", word)
 
 
 def shown(command: Sequence[Path | str]) -> tuple[int, str]:

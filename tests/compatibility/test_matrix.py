@@ -71,6 +71,20 @@ def test_the_closing_line_is_pytests(said: str, told: str) -> None:
     assert matrix.summary(said) == told
 
 
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        ([(0, "3 passed in 1s\n"), (0, "12 passed, 1 deselected in 3.21s\n")], "15 passed"),
+        ([(1, "1 failed, 3 passed in 1s\n"), (1, "1 error, 2 passed in 1s\n")], "1 error, 1 failed, 5 passed"),
+        ([(0, "3 passed in 1s\n"), (5, "9 deselected in 0.01s\n")], "3 passed"),
+        ([(5, "no tests ran in 0.01s\n")], "no test ran"),
+        ([(0, "3 passed in 1s\n"), (-9, "")], "pytest ended with -9"),
+    ],
+)
+def test_the_phases_of_a_run_are_added_up(ended: list[tuple[int, str]], told: str) -> None:
+    assert matrix.together(ended) == told
+
+
 def test_each_supported_python_has_its_lock_and_its_classifier() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'requires-python = ">=3.10,<3.14"' in project

@@ -20,6 +20,8 @@ from tests.support.mosquitto import Listener, Mosquitto, free_port, passwords
 from tests.support.mqtt_station import TOPIC, Start, sequences
 from tests.support.network import Wire, silent_listener
 
+pytestmark = pytest.mark.quiet
+
 
 @pytest.fixture(autouse=True)
 def soon_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from tests.support.caller import Caller
 from tests.support.mosquitto import Listener, Mosquitto, passwords
 from tests.support.mqtt_station import TOPIC, Start, Station
 
+pytestmark = pytest.mark.quiet
+
 COMMAND = f"{TOPIC}/command"
 
 

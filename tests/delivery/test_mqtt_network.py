@@ -19,6 +19,8 @@ from tests.support.mqtt_station import TOPIC, Start, in_order, sequences
 from tests.support.network import Island, Wire
 from tests.support.results import stored
 
+pytestmark = pytest.mark.quiet
+
 KEEPALIVE_S = 4
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.writers import write_in_chunks
 
+pytestmark = pytest.mark.quiet
+
 
 def aged(path: Path, data: bytes, seconds: float = 60.0) -> Path:
     """Write a file that settled long ago."""

@@ -18,6 +18,8 @@ from agent.health import Health
 from agent.sources import folder as folder_module
 from agent.sources import linux, notes, presence, watch
 
+pytestmark = pytest.mark.quiet
+
 
 def aged(path: Path, data: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)

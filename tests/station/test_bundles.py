@@ -18,6 +18,8 @@ from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.station import Station, until, weldwatch
 
+pytestmark = pytest.mark.quiet
+
 
 def bundle(station: Station, *arguments: str | Path, code: int = 0) -> str:
     verb, *rest = arguments

@@ -20,6 +20,8 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.station import Station, until
 from tests.support.tally import Tally
 
+pytestmark = pytest.mark.quiet
+
 MILLION, RATE, SECONDS = 1_000_000, 20.0, 15.0
 #: The broker holds nothing back for a subscriber that is slower than it, and spends no time on a log.
 FAST = ["log_type none", "max_queued_messages 0", "max_inflight_messages 1000"]

@@ -17,6 +17,8 @@ from tests.support.station import Station, until
 from tests.support.tally import Tally
 from tests.support.volumes import in_own_mounts, volume
 
+pytestmark = pytest.mark.quiet
+
 MEGABYTES, FULL_S, RESUME_S = 16, 3.0, 5.0
 
 

@@ -15,6 +15,8 @@ from tests.support.networks import mobilenet_bundle
 from tests.support.station import Station
 from tests.support.volumes import in_own_mounts, quiet_disk
 
+pytestmark = pytest.mark.quiet
+
 SECONDS = 40
 
 

@@ -21,6 +21,8 @@ from tests.support.station import Station, until
 from tests.support.tally import Tally
 from tests.support.trace import SYNCS, Step, steps, strace
 
+pytestmark = pytest.mark.quiet
+
 MOVES = ("rename", "renameat", "renameat2", "unlink", "unlinkat", "link", "linkat")
 AFTER = [pytest.param({"after": "archive"}, id="archive"), pytest.param({"after": "delete"}, id="delete")]
 

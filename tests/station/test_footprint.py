@@ -17,6 +17,8 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.networks import mobilenet_bundle
 from tests.support.station import Station, memory_mb, until
 
+pytestmark = pytest.mark.quiet
+
 CAMERA_FRAME = png(np.random.default_rng(2).normal(90, 12, (700, 1280)).clip(0, 255).astype(np.uint8))
 
 LOOK_AT_MODULES = """

@@ -14,6 +14,8 @@ from tests.support.caller import Caller
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.station import Station, until, weldwatch
 
+pytestmark = pytest.mark.quiet
+
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:

@@ -28,6 +28,8 @@ from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.station import Station, until, weldwatch
 
+pytestmark = pytest.mark.quiet
+
 SCHEMA = json.loads((Path(__file__).parents[2] / "config" / "schemas" / "shadow.schema.json").read_text())
 
 

@@ -25,6 +25,8 @@ from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.station import WELDWATCH, Station, until, weldwatch
 from tests.support.supervisor import Supervisor
 
+pytestmark = pytest.mark.quiet
+
 WATCHDOG_S = 4.0
 FRAMES = 24
 

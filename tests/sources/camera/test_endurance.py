@@ -14,6 +14,8 @@ from tests.sources.camera.test_station import source
 from tests.support.mjpeg import mjpeg_camera, part, stamped_jpeg
 from tests.support.station import Station, memory_mb, until
 
+pytestmark = pytest.mark.quiet
+
 WARM = 3000  #: frames until the ledger's caches and the allocator have what they keep
 FRAMES = WARM + 3600  #: an hour at one a second
 BYTES = 1060  #: no result has more

@@ -25,6 +25,8 @@ from tests.support.mosquitto import free_port
 from tests.support.rtsp import rtsp_camera
 from tests.support.stamp import age_s
 
+pytestmark = pytest.mark.quiet
+
 #: Where nobody is. The last one is a place that takes the connection and says nothing.
 NOWHERE = {
     "rtsp": "rtsp://127.0.0.1:{port}/stream",

@@ -12,6 +12,8 @@ from PIL import Image
 
 from agent.errors import RetryError
 
+pytestmark = pytest.mark.quiet
+
 NOW = -1  #: a stamped frame
 
 

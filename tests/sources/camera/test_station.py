@@ -27,6 +27,8 @@ from tests.support.rtsp import rtsp_camera
 from tests.support.stamp import age_s
 from tests.support.station import Station, until, weldwatch
 
+pytestmark = pytest.mark.quiet
+
 STALL_S = 10.0
 FPS = {"rtsp": 5.0, "mjpeg": 10.0, "gige": 5.0, "film": 5.0, "viky": 5.0}
 

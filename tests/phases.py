@@ -1,0 +1,41 @@
+"""The suite in two phases: what bears company runs side by side, then what measures has the machine to itself.
+
+    ─▶ all but `quiet`, a worker a core, a file stays with one worker ─▶ `quiet`, one after the other ─▶ exit code
+
+``python -m tests.phases [words for pytest]``; the words go to both. The second phase runs also when the first has
+failed: one run tells everything. Exit code: that of the first phase that did not pass.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+#: More workers than this only wait for the same disk, and each holds libraries of its own in memory.
+WORKERS = 4
+TOGETHER = ("-n", "auto", "--maxprocesses", str(WORKERS), "--dist", "loadgroup")
+#: What pytest ends with when a choice of words leaves a phase without a test: no failure.
+NO_TESTS = 5
+
+
+def phases(marks: str = "") -> list[list[str]]:
+    """Words for pytest, a list a phase; ``marks`` narrows both."""
+    both = f" and {marks}" if marks else ""
+    return [[*TOGETHER, "-m", f"not quiet{both}"], ["-m", f"quiet{both}"]]
+
+
+def main(words: Sequence[str]) -> int:
+    """Both phases in this Python."""
+    codes = [_ended([*phase, *words]) for phase in phases()]
+    if set(codes) == {NO_TESTS}:
+        return NO_TESTS
+    return next((code for code in codes if code not in (0, NO_TESTS)), 0)
+
+
+def _ended(words: Sequence[str]) -> int:
+    return subprocess.run([sys.executable, "-m", "pytest", *words], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
