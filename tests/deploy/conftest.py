@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.bare import base
 from tests.deploy.machine import CHECKOUT, Machine, run
 
 NEXT = "0.1.1"  #: a release after this one, which exists only here
+
+
+@pytest.fixture(scope="session")
+def debian() -> Path:
+    """The bare system. Where it cannot be had, the first test has waited for all of them: the others fail at once."""
+    return base(CHECKOUT / ".cache")
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +60,10 @@ def next_kit(kit: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory, kit: Path, next_kit: Path) -> Iterator[Machine]:
+def machine(debian: Path, tmp_path_factory: pytest.TempPathFactory, kit: Path, next_kit: Path) -> Iterator[Machine]:
     """A bare Debian that runs, with both kits in /root. It has no network."""
     folder = tmp_path_factory.mktemp("machine")
-    bare = Machine(folder / "root")
+    bare = Machine(folder / "root", debian)
     shutil.copytree(kit, bare.root / "root" / "kit")
     shutil.copytree(next_kit, bare.root / "root" / "next")
     with bare:

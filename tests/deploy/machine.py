@@ -1,6 +1,6 @@
 """A bare Debian with its own systemd, in a folder: what an integrator's PC is before weldwatch comes to it.
 
-    debootstrap ─once a checkout─▶ .cache/debian-<suite>.tar ─unpack─▶ folder ─systemd-nspawn─▶ a machine that runs
+    .cache/debian-<suite>.tar (bare.py) ─unpack─▶ folder ─systemd-nspawn─▶ a machine that runs
 
 Invariants: it has no network but its own loopback, so whatever installs there installs offline; commands enter it by
 its first process, as root. Needs root here, too.
@@ -8,7 +8,6 @@ its first process, as root. Needs root here, too.
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,6 @@ from typing import Any
 from tests.support.station import until
 
 CHECKOUT = Path(__file__).parents[2]
-SUITE = "bookworm"
-PACKAGES = "python3-venv,systemd,systemd-sysv,dbus"
-
-
-def base() -> Path:
-    """The bare system as a tar file; made where it is missing, in about a minute, from the distribution's mirror."""
-    cached = CHECKOUT / ".cache" / f"debian-{SUITE}.tar"
-    if not cached.exists():
-        work = CHECKOUT / ".cache" / "debootstrap"
-        subprocess.run(["rm", "-rf", str(work)], check=True)
-        work.mkdir(parents=True)
-        run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, str(work))
-        subprocess.run(["rm", "-rf", *map(str, (work / "var/cache/apt/archives").glob("*.deb"))], check=True)
-        made = cached.with_suffix(f".{os.getpid()}")
-        run("tar", "-C", str(work), "-cf", str(made), ".")
-        made.rename(cached)
-        subprocess.run(["rm", "-rf", str(work)], check=True)
-    return cached
 
 
 def run(*command: str) -> str:
@@ -46,10 +27,10 @@ def run(*command: str) -> str:
 class Machine:
     """``with Machine(folder) as machine``: booted on entry, switched off on leaving."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, debian: Path) -> None:
         self.root = root
         root.mkdir(parents=True)
-        run("tar", "-C", str(root), "-xf", str(base()))
+        run("tar", "-C", str(root), "-xf", str(debian))
         self._process: subprocess.Popen[bytes] | None = None
         self._leader = 0
 

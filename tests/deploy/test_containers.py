@@ -84,8 +84,8 @@ def instructions(file: Path) -> list[tuple[str, str]]:
 @pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # it may be the first, which makes the bare system
-def test_the_steps_of_the_dockerfile_lead_to_a_station(kit: Path, tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "root")  # not booted: a container has no systemd
+def test_the_steps_of_the_dockerfile_lead_to_a_station(debian: Path, kit: Path, tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "root", debian)  # not booted: a container has no systemd
     root = machine.root
     options = ["--quiet", "--register=no", "--keep-unit", "--private-network", "--console=pipe", f"--directory={root}"]
     said: dict[str, str] = {}
