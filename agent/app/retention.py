@@ -202,6 +202,9 @@ class Retention:
         return (floor + margin, floor + 2 * margin) if floor else (0, 0)
 
     def _make_room(self, now: float) -> bool:
+        # What pruning left free in the ledger costs no history; beyond keep_gb it does not count.
+        if self._state.short and self._ledger.give_back():
+            return True
         went = False
         if self._results.short or self._results.over:
             went |= self._shed_results()

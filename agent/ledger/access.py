@@ -84,6 +84,11 @@ class Access:
                 else:
                     self._idle_readers.append(reader)
 
+    def fold_back(self) -> None:
+        """Fold the WAL back into the file, as far as no reader is in the way; that is when the file can shrink."""
+        with self.lock, self._translated():
+            self._write.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     def even_when_full(self, work: Callable[[], T]) -> T:
         """Do ``work``; on a full disk give up the reserve and do it again."""
         with self.lock:

@@ -297,6 +297,10 @@ class Ledger:
         """Space is short: drop the oldest delivered results of one evaluation but those to ``spare``; how many went."""
         return self._pruning.shed(evaluation, spare)
 
+    def give_back(self) -> int:
+        """Give what pruning left free in the file back to the disk: how many pages, some hundred a call."""
+        return self._pruning.give_back()
+
     def interesting(self, begin: datetime, end: datetime, spare: Spare | None = None) -> set[str]:
         """Names of the images of that time whose results are not OK, not delivered everywhere, or to ``spare``."""
         return self._pruning.interesting(begin, end, spare)

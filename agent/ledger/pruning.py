@@ -24,7 +24,7 @@ from agent.ports import Stored
 #: Which results are to stay although their evaluation says otherwise (reviewed ones).
 Spare = Callable[[Stored], bool]
 AT_ONCE, _STEPS = 500, 400  #: results a transaction; transactions a call
-_GIVE_BACK_PAGES = 500
+_GIVE_BACK_PAGES = 500  #: free pages a transaction; more wait for the next one
 _LATE = timedelta(minutes=10)  #: from the capture of an image to its result, at most
 
 
@@ -74,8 +74,12 @@ class Pruning:
             going = [one.sequence for one in found if spare is None or not spare(one)]
             went = self._drop_these(going)
             self._shed_up_to[key] = found[-1].sequence
-        self._access.even_when_full(self._give_back)
+        self.give_back()
         return went
+
+    def give_back(self) -> int:
+        """Give pages that are free back to the disk; how many, some hundred a call, 0 when there are none."""
+        return self._access.even_when_full(self._give_back)
 
     def interesting(self, begin: datetime, end: datetime, spare: Spare | None = None) -> set[str]:
         """Names of the images of that time whose results are not OK, not delivered everywhere, or to ``spare``."""
@@ -117,6 +121,20 @@ class Pruning:
         active = database.column(connection, "SELECT name FROM sinks WHERE active = 1")
         return min([saved[str(name)] for name in active] + [self._last_sequence() - 1])
 
-    def _give_back(self) -> None:
+    def _give_back(self) -> int:
         with self._access.writing(sync=False) as connection:
-            connection.execute(f"PRAGMA incremental_vacuum({_GIVE_BACK_PAGES})").fetchall()
+            before = free = _free_pages(connection)
+            while free and before - free < _GIVE_BACK_PAGES:
+                # A step of the pragma frees one page; how many steps an execute takes differs between Pythons.
+                connection.execute(f"PRAGMA incremental_vacuum({_GIVE_BACK_PAGES - (before - free)})").fetchall()
+                left = _free_pages(connection)
+                if left >= free:  # a file that was made without auto_vacuum
+                    break
+                free = left
+        if before > free:  # the file itself shrinks only once the WAL is folded back
+            self._access.fold_back()
+        return before - free
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])

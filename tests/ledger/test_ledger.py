@@ -270,6 +270,31 @@ def test_pruning_goes_through_large_numbers(ledger: Ledger) -> None:
     assert ledger.prune(NOW + timedelta(days=1)) == 1202
 
 
+def test_what_is_pruned_goes_back_to_the_disk_in_bounded_steps(ledger: Ledger, tmp_path: Path) -> None:
+    """Some Pythons take one step of ``incremental_vacuum`` an execute, which is one page."""
+
+    def free_and_size() -> tuple[int, int]:
+        with closing(sqlite3.connect(tmp_path / FILE)) as other:
+            return int(other.execute("PRAGMA freelist_count").fetchone()[0]), (tmp_path / FILE).stat().st_size
+
+    ledger.register(["files"])
+    for start in range(0, 4000, 500):
+        ledger.commit([an_entry(n) for n in range(start, start + 500)])
+    ledger.advance("files", 4000)
+    assert ledger.prune(NOW + timedelta(days=1)) == 3999
+    free, size = free_and_size()
+    assert free > 1000
+    steps = []
+    while step := ledger.give_back():
+        steps.append(step)
+    assert sum(steps) == free
+    assert max(steps) <= 500, "no commit waits for all of it"
+    assert len(steps) == -(-free // 500)
+    left, smaller = free_and_size()
+    assert left == 0
+    assert size - smaller > free * 4096 * 0.95
+
+
 def test_keys_of_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     ledger = reopened(tmp_path)
     ledger.commit([an_entry(n) for n in range(1200)])

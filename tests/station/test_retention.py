@@ -242,6 +242,23 @@ def test_state_and_results_on_separate_disks(tmp_path: Path) -> None:
     place.ledger.close()
 
 
+def test_what_is_free_in_the_ledger_goes_back_before_more_history_goes(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", per_image=False)
+    place.inspect(4000)
+    place.deliver()
+    place.ledger._pruning._drop_these(list(range(1, 3000)))  # as by age: their pages stay in the file
+    before = len(place.ledger.after(0, 10_000, 1 << 30))
+    place.retention._state.short = True
+    assert place.retention._make_room(0)
+    assert len(place.ledger.after(0, 10_000, 1 << 30)) == before
+    assert "retention_removed" not in place.health.counters()
+    while place.ledger.give_back():
+        pass
+    place.retention._make_room(0)
+    assert len(place.ledger.after(0, 10_000, 1 << 30)) < before, "nothing is free any more: now history goes"
+    place.ledger.close()
+
+
 def test_by_age_the_file_of_what_is_not_delivered_everywhere_stays(tmp_path: Path) -> None:
     place = Place.on(tmp_path / "state", tmp_path / "results", keep_days=5)
     place.inspect(20)
