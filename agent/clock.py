@@ -71,3 +71,43 @@ def compact_utc(moment: datetime) -> str:
 def parse_iso(text: str) -> datetime:
     """Read what ``iso_utc`` wrote. ``ValueError`` for anything else."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+
+
+def synchronised() -> bool | None:
+    """Whether somebody (NTP, PTP) keeps this machine's clock right; None where that cannot be told.
+
+    The kernel knows, whoever does it. A service with ``ProtectClock=`` may not ask it: there systemd does so for us.
+    """
+    told = kernels_word()
+    return _systemds_word() if told is None else told
+
+
+def kernels_word() -> bool | None:
+    """What the kernel says (adjtimex(2): not STA_UNSYNC); None where it does not say, or not to us."""
+    import ctypes
+
+    class Timex(ctypes.Structure):
+        """The beginning of ``struct timex``, and room for the rest of it."""
+
+        _fields_ = (
+            ("modes", ctypes.c_uint),
+            *((name, ctypes.c_long) for name in ("offset", "freq", "maxerror", "esterror")),
+            ("status", ctypes.c_int),
+            ("rest", ctypes.c_char * 256),
+        )
+
+    timex = Timex()
+    if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) < 0:
+        return None
+    return not timex.status & 0x40
+
+
+def _systemds_word() -> bool | None:
+    import subprocess
+
+    command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # no systemd here
+        return None
+    return {"yes": True, "no": False}.get(done.stdout.strip())

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agent.app.belief import Belief, slack_of
 from agent.app.bundles import Arrival, Bundles, Remote, Shadow
 from agent.app.commands import Commands
 from agent.app.jobs import Jobs
@@ -83,8 +84,11 @@ def assemble(
     intake = Intake()
     jobs = Jobs.open(state, [source.name for source in config.sources], clock)
     reviewed = Reviewed(config.results)
+    belief = _belief(config, ledger, health, clock)
     wanted = reviewed.interesting(ledger)
-    stores = {one.name: store_of(one, config.results, clock, health, wanted) for one in _cameras(config)}
+    stores = {
+        one.name: store_of(one, config.results, clock, health, wanted, lambda: belief.holds) for one in _cameras(config)
+    }
     sources = {
         source.name: _source(source, config, grabbers, stores, ledger, intake, jobs, health, clock, simulated)
         for source in config.sources
@@ -99,7 +103,7 @@ def assemble(
     others = _others(config, ledger, bundles.loaded.model.decision.labels, health, clock)
     sinks: list[Sink] = [sink for sink in (files, mqtt, *others) if sink is not None]
     ledger.register([sink.name for sink in sinks])
-    inspector = _inspector(config, intake, bundles, ledger, mqtt, health, clock)
+    inspector = _inspector(config, intake, bundles, ledger, mqtt, belief, health, clock)
     return Parts(
         health=health,
         intake=intake,
@@ -109,7 +113,7 @@ def assemble(
         sources=sources,
         sinks=sinks,
         shippers=[Shipper(sink, ledger, health, clock, replays) for sink in sinks],
-        retention=Retention(config.results, state, ledger, files, [*stores.values()], clock, health, reviewed),
+        retention=Retention(config.results, state, ledger, files, [*stores.values()], clock, health, reviewed, belief),
         mqtt=mqtt,
         commands=commands,
         jobs=jobs,
@@ -133,6 +137,7 @@ def _inspector(
     bundles: Bundles,
     ledger: Ledger,
     mqtt: MqttSink | None,
+    belief: Belief,
     health: Health,
     clock: Clock,
 ) -> Inspector:
@@ -141,8 +146,20 @@ def _inspector(
     inspector = Inspector(intake, bundles.loaded.model, station, ledger, clock, health)
     if mqtt is not None:
         inspector.announce_to(mqtt.tell_live)
-    bundles.serve(inspector, Shadow(config.results, health, clock, mqtt.tell_shadow if mqtt else None))
+    tell = mqtt.tell_shadow if mqtt else None
+    bundles.serve(inspector, Shadow(config.results, health, clock, tell, lambda: belief.holds))
     return inspector
+
+
+def _belief(config: AgentConfig, ledger: Ledger, health: Health, clock: Clock) -> Belief:
+    """In the clock, for all that removes by age."""
+    newest = _newest(ledger)
+    slack = slack_of(config.results.keep_days)
+    return Belief(Path(config.state), slack, clock, health, newest.created_at if newest else None)
+
+
+def _newest(ledger: Ledger) -> Stored | None:
+    return next(iter(ledger.after(ledger.last_sequence - 1, 1)), None)
 
 
 def _commands(
@@ -165,10 +182,7 @@ def _others(config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: 
     if config.sparkplug is not None:
         from agent.delivery.sparkplug import SparkplugSink
 
-        def newest() -> Stored | None:
-            return next(iter(ledger.after(ledger.last_sequence - 1, 1)), None)
-
-        yield SparkplugSink(config, newest, labels, health, clock)
+        yield SparkplugSink(config, partial(_newest, ledger), labels, health, clock)
     if config.webhook is not None:
         from agent.delivery.webhook import Webhook
 

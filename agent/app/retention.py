@@ -1,6 +1,7 @@
 """How long results and frames stay: by age, by size, and by the space that is left.
 
-    by age    results.keep_days, once an hour: results and their files, once they are delivered
+    by age    results.keep_days, once an hour: results and their files, once they are delivered, and as long as the
+              clock may be believed (``belief``)
     by size   results.keep_gb: files and logs; the ledger likewise; frames by their own keep_gb
     by space  below results.min_free_mb and a margin: before inspection would have to wait
 
@@ -23,6 +24,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from agent.app.belief import Belief
 from agent.app.bundles.labels import Labels
 from agent.app.places import free_mb
 from agent.clock import Clock, iso_utc
@@ -41,7 +43,7 @@ from agent.sources.camera.store import Interesting
 BY_AGE_S = 3600.0
 BY_SIZE_S = 600.0
 LOOK_S = 1.0  #: a statvfs, so that a fast camera does not fill the margin in between
-_AGAIN_S = 60.0  #: after trouble, or when nothing may go
+_AGAIN_S = 60.0  #: after trouble, when nothing may go, or when the clock is not believed
 _TOLD_AGAIN_S = 86_400.0
 _log = log("app")
 
@@ -115,8 +117,9 @@ class Retention:
         clock: Clock,
         health: Health,
         reviewed: Reviewed,
+        belief: Belief,
     ) -> None:
-        self._reviewed = reviewed
+        self._reviewed, self._belief = reviewed, belief
         self._config, self._ledger, self._files, self._frames = config, ledger, files, frames
         self._clock, self._health = clock, health
         self._folder = ResultsFolder(Path(config.directory), self._delivered, reviewed.has)
@@ -159,9 +162,10 @@ class Retention:
         """
         now = self._clock.monotonic()
         if now >= self._next_by_age:
-            self._next_by_age = now + BY_AGE_S
+            believed = self._belief.look()
+            self._next_by_age = now + (BY_AGE_S if believed else _AGAIN_S)
             self._reviewed.look()
-            if self._by_age():
+            if believed and self._by_age():
                 self._next_by_age = now
                 return True
         self._look(now)
@@ -176,7 +180,8 @@ class Retention:
         oldest = self._clock.now() - timedelta(days=self._config.keep_days)
         removed = self._ledger.prune(oldest)
         if self._files is not None:
-            removed += self._files.prune(oldest, self._ledger.oldest_undelivered_anywhere())
+            since = self._ledger.oldest_undelivered_anywhere()
+            removed += self._files.prune(oldest, since, held=self._ledger.holds_day)
         return removed
 
     # --- by size and by space ---

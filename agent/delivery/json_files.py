@@ -121,15 +121,23 @@ class JsonFiles:
             return RetryError(f"{self._directory}: the disk is full; free some space, results wait in the ledger")
         return RetryError(f"{where}: {error.strerror}; check the results folder, results wait in the ledger")
 
-    def prune(self, keep_from: datetime, undelivered_since: datetime | None = None, limit: int = 1000) -> int:
+    def prune(
+        self,
+        keep_from: datetime,
+        undelivered_since: datetime | None = None,
+        limit: int = 1000,
+        held: Callable[[str], bool] = lambda _day: False,
+    ) -> int:
         """Remove files and logs of the days before ``keep_from``: at most ``limit`` a call, so that no call takes long.
 
         How many went: call again while it is more than 0. What cannot be removed is passed over; once nothing else is
-        left to remove, its ``OSError`` is raised. Days from ``undelivered_since`` on stay, and so does whatever is not
-        named as we name things.
+        left to remove, its ``OSError`` is raised. Days from ``undelivered_since`` on stay, those that are ``held``, and
+        whatever is not named as we name things.
         """
         removed, trouble = 0, None
         for entry in self._expired(keep_from, undelivered_since):
+            if held(entry.name[:10]):
+                continue
             went, failed = _remove(entry, limit - removed)
             removed, trouble = removed + went, trouble or failed
             if removed >= limit:

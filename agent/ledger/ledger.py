@@ -305,6 +305,12 @@ class Ledger:
         """Names of the images of that time whose results are not OK, not delivered everywhere, or to ``spare``."""
         return self._pruning.interesting(begin, end, spare)
 
+    def holds_day(self, day: str) -> bool:
+        """Whether a result made on that day (``YYYY-MM-DD``, UTC) is still kept."""
+        with self._access.reading() as reader:
+            query = "SELECT 1 FROM results WHERE created_at >= ? AND created_at < ? LIMIT 1"
+            return bool(database.column(reader, query, day, f"{day}~"))
+
     def used_bytes(self) -> int:
         """What the ledger's file holds."""
         return self._pruning.used_bytes()

@@ -3,6 +3,8 @@
 Invariants
 - Only what every configured sink is done with, by the cursors on disk, goes; and never the newest result, whose
   sequence the next one follows.
+- By age nothing goes that was committed after a result that is still to stay: times are the clock's, and it may have
+  been wrong; the order is ours. What carries a time that is still to come is not old.
 - Small transactions, so that no commit waits long; on a full disk the reserve is given up for them.
 - Pages that become free are given back to the disk, as far as the file was made to allow it (``auto_vacuum``).
 """
@@ -14,6 +16,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
+from typing import cast
 
 from agent.clock import Clock, iso_utc
 from agent.ledger import database
@@ -25,6 +28,7 @@ from agent.ports import Stored
 Spare = Callable[[Stored], bool]
 AT_ONCE, _STEPS = 500, 400  #: results a transaction; transactions a call
 _GIVE_BACK_PAGES = 500  #: free pages a transaction; more wait for the next one
+_AHEAD = timedelta(days=1)  #: a time that is further ahead is the mistake of a clock
 _LATE = timedelta(minutes=10)  #: from the capture of an image to its result, at most
 
 
@@ -39,7 +43,7 @@ class Pruning:
         save_cursors: Callable[[], Mapping[str, int]],
     ) -> None:
         self._access, self._last_sequence, self._save_cursors = access, last_sequence, save_cursors
-        self._ages = Ages(clock, last_sequence())
+        self._clock, self._ages = clock, Ages(clock, last_sequence())
         self._shed_up_to: dict[tuple[str, bool], int] = {}  # evaluation, spared or not → looked at up to here
 
     def prune(self, keep_from: datetime) -> int:
@@ -48,6 +52,7 @@ class Pruning:
         What this process committed less than that span ago stays, if the wall clock was wrong when it was made.
         """
         dropped, old_up_to = 0, self._ages.old_up_to(keep_from, self._last_sequence())
+        old_up_to = min(old_up_to, self._first_to_stay(keep_from) - 1)
         chosen = (
             "DELETE FROM results WHERE sequence IN (SELECT sequence FROM results WHERE created_at < ? "
             "AND sequence <= ? ORDER BY created_at LIMIT ?)"
@@ -58,6 +63,14 @@ class Pruning:
             if step < AT_ONCE:
                 break
         return dropped
+
+    def _first_to_stay(self, keep_from: datetime) -> int:
+        """The oldest result made since then and by now; behind the last one when there is none."""
+        span = iso_utc(keep_from), iso_utc(self._clock.now() + _AHEAD)
+        query = "SELECT sequence FROM results WHERE created_at >= ? AND created_at <= ? ORDER BY created_at LIMIT 1"
+        with self._access.reading() as reader:
+            first = cast("list[int]", database.column(reader, query, *span))
+        return first[0] if first else self._last_sequence() + 1
 
     def shed(self, evaluation: str, spare: Spare | None = None) -> int:
         """Drop the oldest results of one evaluation, without those to ``spare``, and give their space back.

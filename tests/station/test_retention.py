@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent.app.belief import Belief
 from agent.app.retention import Retention, Reviewed
 from agent.clock import ManualClock, iso_utc
 from agent.config import ResultsConfig
@@ -26,6 +27,12 @@ from tests.support.bundles import flat_png
 from tests.support.results import an_entry
 from tests.support.station import Station, until
 from tests.support.volumes import in_own_mounts, volume
+
+
+def kept(state: Path, clock: ManualClock, health: Health) -> Belief:
+    """Of a station whose clock a time service keeps."""
+    return Belief(state, timedelta(days=7), clock, health, None, lambda: True)
+
 
 START = datetime(2026, 11, 1, tzinfo=timezone.utc)
 
@@ -55,7 +62,9 @@ class Place:
         keep, reviewed = Keep(90, 10**12), Reviewed(config)
         frames = FrameStore(results / "frames", "torch", "png", keep, clock, health, reviewed.interesting(ledger))
         files = JsonFiles(config, clock)
-        retention = Retention(config, state, ledger, files, [frames], clock, health, reviewed)
+        retention = Retention(
+            config, state, ledger, files, [frames], clock, health, reviewed, kept(state, clock, health)
+        )
         return cls(state, results, clock, config, frames, health, ledger, files, retention)
 
     def inspect(self, count: int, *, frame_bytes: int = 0) -> None:
@@ -270,8 +279,9 @@ def test_by_age_the_file_of_what_is_not_delivered_everywhere_stays(tmp_path: Pat
     place.ledger = Ledger.open(place.state, place.clock)  # another process: for the first its own day is not old
     place.ledger.register(["files", "mqtt"])
     place.files = JsonFiles(place.config, place.clock)
+    reviewed, belief = Reviewed(place.config), kept(place.state, place.clock, Health())
     place.retention = Retention(
-        place.config, place.state, place.ledger, place.files, [], place.clock, Health(), Reviewed(place.config)
+        place.config, place.state, place.ledger, place.files, [], place.clock, Health(), reviewed, belief
     )
     place.tend()
     assert {one["sequence"] for one in place.on_disk()} == {one.sequence for one in place.ledger.after(0)}
@@ -352,7 +362,8 @@ def test_by_age_also_for_a_station_that_runs_once(tmp_path: Path) -> None:
     again = Ledger.open(place.state, place.clock)
     again.register(["files", "mqtt"])
     files = JsonFiles(place.config, place.clock)
-    retention = Retention(place.config, place.state, again, files, [], place.clock, Health(), Reviewed(place.config))
+    reviewed, belief = Reviewed(place.config), kept(place.state, place.clock, Health())
+    retention = Retention(place.config, place.state, again, files, [], place.clock, Health(), reviewed, belief)
     while retention.tend():
         pass
     assert len(place.on_disk()) == 10

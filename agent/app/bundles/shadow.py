@@ -63,9 +63,17 @@ class Shadowed(Result, frozen=True, kw_only=True):
 class Shadow:
     """``use`` a candidate, ``see`` frames; ``start`` once, ``stop`` once."""
 
-    def __init__(self, results: ResultsConfig, health: Health, clock: Clock, publish: Publish | None = None) -> None:
+    def __init__(
+        self,
+        results: ResultsConfig,
+        health: Health,
+        clock: Clock,
+        publish: Publish | None = None,
+        by_age: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``by_age()``: whether the clock may be believed for removing what is old."""
         self.loaded: Loaded | None = None
-        self._log = ShadowLog(Path(results.directory) / FOLDER, results.keep_days)
+        self._log = ShadowLog(Path(results.directory) / FOLDER, results.keep_days, by_age)
         self._health, self._clock = health, clock
         self._publish = publish
         self._frames: deque[tuple[Frame, Result]] = deque()
@@ -172,10 +180,12 @@ def _beside(candidate: Result, active: Result, skipped: int) -> Shadowed:
 
 
 class ShadowLog:
-    """``YYYY-MM-DD.jsonl``, a line a frame; files older than ``keep_days`` go when a new day begins."""
+    """``YYYY-MM-DD.jsonl``, a line a frame; files older than ``keep_days`` go when a new day begins, unless the clock
+    is not believed then (``by_age()``).
+    """
 
-    def __init__(self, folder: Path, keep_days: int) -> None:
-        self.folder, self._keep_days = folder, keep_days
+    def __init__(self, folder: Path, keep_days: int, by_age: Callable[[], bool] = lambda: True) -> None:
+        self.folder, self._keep_days, self._by_age = folder, keep_days, by_age
         self._day, self._handle = "", -1
 
     def append(self, body: bytes, clock: Clock) -> None:
@@ -188,7 +198,8 @@ class ShadowLog:
                 self.folder / f"{day}.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
             )
             self._day = day
-            self._prune((clock.now() - timedelta(days=self._keep_days)).strftime("%Y-%m-%d"))
+            if self._by_age():
+                self._prune((clock.now() - timedelta(days=self._keep_days)).strftime("%Y-%m-%d"))
         size = os.fstat(self._handle).st_size
         torn = size > 0 and os.pread(self._handle, 1, size - 1) != b"\n"
         os.write(self._handle, (b"\n" if torn else b"") + body + b"\n")

@@ -97,7 +97,10 @@ def store_of(
     clock: Clock,
     health: Health,
     interesting: Interesting = lambda _begin, _end: (),
+    by_age: Callable[[], bool] = lambda: True,
 ) -> FrameStore:
-    """What saves this camera's frames; ``interesting`` tells which of them are kept longest."""
+    """What saves this camera's frames; ``interesting`` tells which of them are kept longest, ``by_age()`` whether the
+    clock may be believed for removing old ones.
+    """
     keep = Keep(days=config.keep_days or results.keep_days, bytes=int(config.keep_gb * 1e9))
-    return FrameStore(folder_of(config, results), config.name, config.format, keep, clock, health, interesting)
+    return FrameStore(folder_of(config, results), config.name, config.format, keep, clock, health, interesting, by_age)

@@ -74,8 +74,10 @@ class FrameStore:
         clock: Clock,
         health: Health,
         interesting: Interesting = lambda _begin, _end: (),
+        by_age: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.folder, self._interesting = folder, interesting
+        """``by_age()``: whether the clock may be believed for removing what is old."""
+        self.folder, self._interesting, self._by_age = folder, interesting, by_age
         self._thinned: set[str] = set()  #: hours that hold interesting frames only
         self._tidying = threading.Lock()  #: one at a time removes
         self._stem, self._form, self._keep = quote(source, safe=" "), form, keep
@@ -191,7 +193,7 @@ class FrameStore:
         """Remove until both limits hold. The running hour stays."""
         oldest = f"{self._clock.now() - timedelta(days=self._keep.days):%Y-%m-%d/%H}"
         with self._tidying:
-            for hour, folder in self._hours():
+            for hour, folder in self._hours() if self._by_age() else ():
                 if hour >= oldest:
                     break
                 self._remove(hour, folder)
