@@ -211,3 +211,9 @@ def column(connection: sqlite3.Connection, query: str, *values: object) -> list[
     """The first column of every row."""
     with closing(connection.execute(query, values)) as rows:
         return [row[0] for row in rows.fetchall()]
+
+
+def edge(connection: sqlite3.Connection, which: str) -> int | None:
+    """The lowest (``min``) or highest (``max``) sequence; None without results."""
+    found = connection.execute(f"SELECT {which}(sequence) FROM results").fetchone()[0]  # noqa: S608  # min or max
+    return None if found is None else int(found)

@@ -3,9 +3,7 @@
 Invariants
 - ``commit`` returns after the sync. ``sequence`` rises by one a result, without gaps, whatever fails.
 - A key gets one result, ever: a second entry under the same key is skipped.
-- A cursor only moves forward. It is kept in memory and written along with a commit every few deliveries or seconds, or
-  when a shipper idles: a kill in between repeats deliveries and loses none. It spares the disk a write a result, and a
-  full disk does not keep a sink from draining.
+- A cursor only moves forward, behind what is delivered (``cursors``).
 """
 
 from __future__ import annotations
@@ -20,10 +18,11 @@ from pathlib import Path
 import msgspec
 
 from agent.clock import Clock, iso_utc, parse_iso
-from agent.errors import RetryError, UsageError
+from agent.errors import UsageError
 from agent.health import Health
 from agent.ledger import database
 from agent.ledger.access import Access, connect_even_when_full
+from agent.ledger.cursors import Cursors
 from agent.ledger.database import DamagedError
 from agent.ledger.pruning import Pruning, Spare
 from agent.ledger.seen import SeenFiles
@@ -32,8 +31,6 @@ from agent.ports import Stored
 from agent.result import Result
 
 _LOG = log("ledger")
-#: When cursors that moved are written: after so many deliveries or seconds along with a commit, after so many alone.
-_ALONG, _ALONE = (20, 5.0), (1000, 10.0)
 
 
 @dataclass(frozen=True)
@@ -65,12 +62,10 @@ class Ledger:
         self._changed = threading.Condition()
         self._encoder = msgspec.json.Encoder()
         self.ledger_id = database.ledger_id(connection)
-        self.last_sequence = _edge(connection, "max") or 0
-        self._cursors = {str(name): int(at) for name, at in connection.execute("SELECT name, cursor FROM sinks")}
-        self._saved, self._saved_at = dict(self._cursors), clock.monotonic()
+        self.last_sequence = database.edge(connection, "max") or 0
         self._access = Access(path, connection)
-        self._active: tuple[str, ...] = ()
-        self._pruning = Pruning(self._access, clock, lambda: self.last_sequence, self._saved_cursors)
+        self._cursors = Cursors(self._access, clock, lambda: self.last_sequence)
+        self._pruning = Pruning(self._access, clock, lambda: self.last_sequence, self._cursors.on_disk)
         self._files = SeenFiles(self._access, lambda: self.last_sequence)
 
     @classmethod
@@ -111,11 +106,8 @@ class Ledger:
         if not entries:
             return []
         with self._access.lock:
-            with self._access.writing() as connection:
+            with self._cursors.along() as connection:
                 stored = self._insert(connection, entries)
-                cursors = self._write_cursors(connection) if self._due(*_ALONG) else None
-            if cursors is not None:
-                self._cursors_saved(cursors)
             if stored:
                 with self._changed:
                     self.last_sequence = stored[-1].sequence
@@ -194,67 +186,25 @@ class Ledger:
 
         Part of every start, so it takes the reserve on a full disk: what was judged before must be delivered.
         """
-        with self._access.lock:
-            cursors = self._access.even_when_full(lambda: self._activate(sinks))
-            self._cursors.update(cursors)
-            self._saved.update(cursors)
-            self._active = tuple(sinks)
-
-    def _activate(self, sinks: Sequence[str]) -> dict[str, int]:
-        with self._access.writing() as connection:
-            first = _edge(connection, "min")
-            before = self.last_sequence if first is None else first - 1
-            # A sink that was away from the configuration may point at results pruned meanwhile.
-            cursors = {name: max(self._cursors.get(name, 0), before) for name in sinks}
-            connection.execute("UPDATE sinks SET active = 0")
-            connection.executemany(
-                "INSERT INTO sinks VALUES (?, ?, 1) "
-                "ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, active = 1",
-                list(cursors.items()),
-            )
-            return cursors
+        self._cursors.register(sinks)
 
     def cursor(self, sink: str) -> int:
         """The highest sequence that ``sink`` is done with."""
-        return self._cursors[sink]
+        return self._cursors.at(sink)
 
     def advance(self, sink: str, sequence: int) -> None:
         """``sink`` is done with everything up to ``sequence``. Cheap: written later, see the invariants."""
-        if not self._cursors[sink] < sequence <= self.last_sequence:
-            raise ValueError(f"the cursor of {sink} is at {self._cursors[sink]} and cannot move to {sequence}")
-        self._cursors[sink] = sequence
-        if self._due(*_ALONE):
-            self.save_cursors()
+        self._cursors.advance(sink, sequence)
 
     def save_cursors(self) -> bool:
         """Write the cursors that moved, without a sync of their own. False when the disk would not take them."""
-        with self._access.lock:
-            if self._access.closed or self._cursors == self._saved:
-                return True
-            if self._access.damaged:
-                return False
-            try:
-                with self._access.writing(sync=False) as connection:
-                    cursors = self._write_cursors(connection)
-            except RetryError as error:
-                self._saved_at = self._clock.monotonic()
-                _LOG.debug("cursors not written, deliveries may be repeated after a restart: %s", error)
-                return False
-            self._cursors_saved(cursors)
-            return True
+        return self._cursors.save()
 
     def bury(self, sink: str, stored: Stored, reason: str) -> None:
         """``sink`` refuses this one for good: keep it as a dead letter with its reason, and go on after it."""
         letter = (sink, stored.sequence, stored.result_id, reason, iso_utc(self._clock.now()), stored.body)
-
-        def write() -> None:
-            with self._access.writing() as connection:
-                connection.execute("INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?)", letter)
-                connection.execute("UPDATE sinks SET cursor = ? WHERE name = ?", (stored.sequence, sink))
-
-        with self._access.lock:
-            self._access.even_when_full(write)
-            self._saved[sink] = self._cursors[sink] = stored.sequence
+        statement = "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?)"
+        self._cursors.pass_over(sink, stored.sequence, lambda connection: connection.execute(statement, letter))
 
     def dead(self, sink: str | None = None) -> list[DeadLetter]:
         """All dead letters, or those of one sink, oldest first."""
@@ -268,11 +218,11 @@ class Ledger:
 
     def depth(self, sink: str) -> int:
         """How many results ``sink`` has still to deliver."""
-        return self.last_sequence - self._cursors[sink]
+        return self.last_sequence - self._cursors.at(sink)
 
     def oldest_undelivered(self, sink: str) -> datetime | None:
         """When the first result that ``sink`` has still to deliver was made."""
-        rows = self.after(self._cursors[sink], limit=1) if self.depth(sink) else []
+        rows = self.after(self._cursors.at(sink), limit=1) if self.depth(sink) else []
         return parse_iso(rows[0].created_at) if rows else None
 
     # --- files seen, and growing old ---
@@ -317,7 +267,7 @@ class Ledger:
 
     def delivered_up_to(self) -> int:
         """The highest sequence that every configured sink is done with."""
-        return min([self._cursors[sink] for sink in self._active] or [self.last_sequence])
+        return self._cursors.done()
 
     def oldest_undelivered_anywhere(self) -> datetime | None:
         """When the first result was made that a configured sink has still to deliver."""
@@ -328,30 +278,3 @@ class Ledger:
         """Write the cursors and let go of the file. Calls after this one fail."""
         self.save_cursors()
         self._access.close()
-
-    # --- inside ---
-
-    def _due(self, deliveries: int, seconds: float) -> bool:
-        """Whether cursors have moved so far, or were last written so long ago."""
-        behind = max((at - self._saved.get(name, 0) for name, at in self._cursors.copy().items()), default=0)
-        return behind >= deliveries or self._clock.monotonic() - self._saved_at >= seconds
-
-    def _write_cursors(self, connection: sqlite3.Connection) -> dict[str, int]:
-        """Inside a transaction: write the cursors that moved; what to note as saved once it is committed."""
-        moved = {name: at for name, at in self._cursors.copy().items() if self._saved.get(name) != at}
-        connection.executemany("UPDATE sinks SET cursor = ? WHERE name = ?", [(at, name) for name, at in moved.items()])
-        return moved
-
-    def _saved_cursors(self) -> dict[str, int]:
-        """Write the cursors if the disk takes them; those of the configured sinks as they are on disk."""
-        self.save_cursors()
-        return {sink: self._saved[sink] for sink in self._active or self._saved}
-
-    def _cursors_saved(self, cursors: dict[str, int]) -> None:
-        self._saved.update(cursors)
-        self._saved_at = self._clock.monotonic()
-
-
-def _edge(connection: sqlite3.Connection, which: str) -> int | None:
-    found = connection.execute(f"SELECT {which}(sequence) FROM results").fetchone()[0]  # noqa: S608  # min or max
-    return None if found is None else int(found)
