@@ -2,6 +2,8 @@
 
 Invariants
 - Whoever writes holds the lock for one transaction only, never across network or other file work.
+- However many threads read at once, at most two reading connections, with their memory, stay open behind them. (SQLite
+  keeps the handles of those that are closed, to open the next ones with: POSIX would drop the writer's lock with them.)
 - No statement stays open between calls: an open read would keep the WAL from being folded back.
 - Errors leave here in the agent's own words: full or unreadable for now is ``RetryError``; damage is ``FatalError`` and
   leaves a mark, so that the next start sets the file aside.
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 RESERVE = "ledger.reserve"
 _RESERVE_BYTES = 1 << 20
+_IDLE_READERS = 2  #: kept open between reads: a handful of threads read for a moment each
 
 
 def connect_even_when_full(path: Path, cap_bytes: int | None) -> sqlite3.Connection:
@@ -52,6 +55,7 @@ class Access:
         self.damaged = False  #: met damage: nothing can be trusted any more, and the next start sets the file aside
         self._path, self._write = path, connection
         self._idle_readers: list[sqlite3.Connection] = []
+        self._counting = threading.Lock()  # guards the readers
         self._reserve = Reserve(path.parent)
         self._reserve.take()
 
@@ -72,17 +76,23 @@ class Access:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A reading connection of its own for as long as the block lasts."""
         with self._translated():
-            try:
-                reader = self._idle_readers.pop()
-            except IndexError:
+            with self._counting:
+                reader = self._idle_readers.pop() if self._idle_readers else None
+            if reader is None:
                 reader = database.connect_reading(self._path)
             try:
                 yield reader
             finally:
-                if self.closed:
-                    reader.close()
-                else:
-                    self._idle_readers.append(reader)
+                self._put_back(reader)
+
+    def _put_back(self, reader: sqlite3.Connection) -> None:
+        """Keep it for the next who reads, unless enough are kept. Without the lock: a commit may hold that."""
+        with self._counting:
+            keep = not self.closed and len(self._idle_readers) < _IDLE_READERS
+            if keep:
+                self._idle_readers.append(reader)
+        if not keep:
+            reader.close()
 
     def fold_back(self) -> None:
         """Fold the WAL back into the file, as far as no reader is in the way; that is when the file can shrink."""
@@ -107,9 +117,11 @@ class Access:
     def close(self) -> None:
         """Let go of the file; folds the WAL back."""
         with self.lock:
-            self.closed = True
-            while self._idle_readers:
-                self._idle_readers.pop().close()
+            with self._counting:
+                self.closed = True
+                idle, self._idle_readers = self._idle_readers, []
+            for reader in idle:
+                reader.close()
             self._write.close()
 
     @contextmanager

@@ -295,6 +295,33 @@ def test_what_is_pruned_goes_back_to_the_disk_in_bounded_steps(ledger: Ledger, t
     assert size - smaller > free * 4096 * 0.95
 
 
+def test_many_that_read_at_once_leave_no_more_than_two_connections_open(ledger: Ledger, tmp_path: Path) -> None:
+    ledger.commit([an_entry(n) for n in range(10)])
+
+    def look(everybody: threading.Barrier, read: list[int]) -> None:
+        with ledger._access.reading() as reader:
+            everybody.wait(30)  # all of them have one now
+            read.append(reader.execute("SELECT count(*) FROM results").fetchone()[0])
+
+    def handles(file: str) -> int:
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return links.count(tmp_path / file)
+
+    most = set()
+    for _ in range(3):
+        everybody, read = threading.Barrier(8), list[int]()
+        threads = [threading.Thread(target=look, args=(everybody, read)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert read == [10] * 8
+        assert handles(f"{FILE}-wal") <= 3, "one that writes, two that read"
+        most.add(handles(FILE))
+    assert max(most) <= 9, "what SQLite keeps of those that are closed is used again"
+    assert len(ledger.after(0)) == 10
+
+
 def test_keys_of_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     ledger = reopened(tmp_path)
     ledger.commit([an_entry(n) for n in range(1200)])
