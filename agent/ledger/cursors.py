@@ -1,9 +1,9 @@
 """How far each sink is: one cursor a sink, the highest sequence that it is done with.
 
 Invariants
-- A cursor only moves forward. It is kept in memory and written along with a commit every few deliveries or seconds, or
-  when a shipper idles: a kill in between repeats deliveries and loses none. It spares the disk a write a result, and a
-  full disk does not keep a sink from draining.
+- A cursor moves forward, but where its sink doubts what it had accepted (``go_back``). It is kept in memory and written
+  along with a commit every few deliveries or seconds, or when a shipper idles: a kill in between repeats deliveries and
+  loses none. It spares the disk a write a result, and a full disk does not keep a sink from draining.
 - Only the sinks that are configured (``register``) hold back pruning.
 """
 
@@ -73,15 +73,26 @@ class Cursors:
         if self._due(*_ALONE):
             self.save()
 
-    def save(self) -> bool:
-        """Write the cursors that moved, without a sync of their own. False when the disk would not take them."""
+    def go_back(self, sink: str, sequence: int) -> None:
+        """As ``Ledger.go_back``: to ``sequence``, or to what is still kept, and no further forward."""
+        with self._access.lock:
+            with self._access.reading() as reader:
+                first = database.edge(reader, "min") or self._last_sequence() + 1
+            if (least := max(sequence, first - 1)) < self._at[sink]:
+                self._at[sink] = least
+                self.save(sync=True)
+
+    def save(self, *, sync: bool = False) -> bool:
+        """Write the cursors that moved; without ``sync`` at no cost of their own. False when the disk would not take
+        them.
+        """
         with self._access.lock:
             if self._access.closed or self._at == self._saved:
                 return True
             if self._access.damaged:
                 return False
             try:
-                with self._access.writing(sync=False) as connection:
+                with self._access.writing(sync=sync) as connection:
                     cursors = self._write(connection)
             except RetryError as error:
                 self._saved_at = self._clock.monotonic()

@@ -3,7 +3,7 @@
 Invariants
 - ``commit`` returns after the sync. ``sequence`` rises by one a result, without gaps, whatever fails.
 - A key gets one result, ever: a second entry under the same key is skipped.
-- A cursor only moves forward, behind what is delivered (``cursors``).
+- A cursor moves forward, behind what is delivered, but where its sink doubts what it had accepted (``cursors``).
 """
 
 from __future__ import annotations
@@ -195,6 +195,18 @@ class Ledger:
     def advance(self, sink: str, sequence: int) -> None:
         """``sink`` is done with everything up to ``sequence``. Cheap: written later, see the invariants."""
         self._cursors.advance(sink, sequence)
+
+    def go_back(self, sink: str, sequence: int) -> set[int]:
+        """``sink`` doubts what follows ``sequence``, as far as it is kept: it is to be delivered again.
+
+        Durable, so that the doubt outlives a kill; a full disk does not keep it from moving. The sequences after it
+        that are dead letters, and need not come again.
+        """
+        with self._access.lock:
+            self._cursors.go_back(sink, sequence)
+            with self._access.reading() as reader:
+                query = "SELECT sequence FROM dead WHERE sink = ? AND sequence > ?"
+                return {int(number) for (number,) in reader.execute(query, (sink, sequence)).fetchall()}
 
     def save_cursors(self) -> bool:
         """Write the cursors that moved, without a sync of their own. False when the disk would not take them."""

@@ -131,7 +131,7 @@ def test_a_new_sink_starts_at_the_oldest_result_kept(tmp_path: Path, clock: Manu
     ledger.close()
 
 
-def test_cursors_survive_a_restart_and_never_go_back(tmp_path: Path) -> None:
+def test_cursors_survive_a_restart_and_do_not_go_back_by_themselves(tmp_path: Path) -> None:
     ledger = reopened(tmp_path)
     ledger.register(["files", "mqtt"])
     ledger.commit([an_entry(n) for n in range(5)])
@@ -145,6 +145,30 @@ def test_cursors_survive_a_restart_and_never_go_back(tmp_path: Path) -> None:
     ledger.register(["files", "mqtt"])
     assert (ledger.cursor("files"), ledger.cursor("mqtt")) == (0, 3)
     ledger.close()
+
+
+def test_a_doubted_cursor_goes_back_as_far_as_results_are_kept_and_stays_there_after_a_kill(
+    ledger: Ledger, tmp_path: Path, clock: ManualClock
+) -> None:
+    ledger.register(["mqtt"])
+    rows = ledger.commit([an_entry(n, created_at=iso_utc(NOW - timedelta(days=20 - n))) for n in range(10)])
+    ledger.bury("mqtt", rows[6], "refused")
+    ledger.advance("mqtt", 9)
+    assert ledger.go_back("mqtt", 9) == set()
+    assert ledger.go_back("mqtt", 5) == {7}, "what is dead need not come again"
+    assert ledger.cursor("mqtt") == 5
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection:  # as a kill would leave it
+        assert connection.execute("SELECT cursor FROM sinks WHERE name = 'mqtt'").fetchall() == [(5,)]
+    assert ledger.go_back("mqtt", 8) == set()
+    assert ledger.cursor("mqtt") == 5, "back, never forward"
+    ledger.close()
+    with closing(Ledger.open(tmp_path, clock)) as later:
+        later.register(["mqtt"])
+        assert later.prune(NOW - timedelta(days=17, hours=12)) == 3
+        later.go_back("mqtt", 0)
+        assert later.cursor("mqtt") == 3, "what is gone is not waited for"
+        later.advance("mqtt", 10)
+        assert later.depth("mqtt") == 0
 
 
 def test_a_cursor_is_written_along_with_a_commit_now_and_then(

@@ -101,6 +101,16 @@ class LedgerMachine(RuleBasedStateMachine):
             self.ledger.advance(sink, batch[-1].sequence)
             self.cursors[sink] = batch[-1].sequence
 
+    @rule(sink=st.sampled_from(SINKS), count=st.integers(0, 4))
+    def doubt(self, sink: str, count: int) -> None:
+        before = max(self.pruned, self.cursors[sink] - count)
+        moves = before < self.cursors[sink]
+        dead = self.ledger.go_back(sink, before)
+        assert dead == {sequence for name, sequence in self.dead if name == sink and sequence > before}
+        if moves:
+            self.cursors[sink] = before
+            self.sure.update(self.cursors)
+
     @rule(sink=st.sampled_from(SINKS))
     def bury(self, sink: str) -> None:
         batch = self._next(sink, 1)
