@@ -159,6 +159,22 @@ class Sink(Protocol):
 
 
 @runtime_checkable
+class Unsure(Protocol):
+    """A sink whose far end may lose what it had accepted: a broker dies with it, or who listens does."""
+
+    def doubt(self) -> int | None:
+        """The first sequence that may be lost, or None where nothing new is in doubt. Each doubt is told once.
+
+        Called before each ``deliver``, from the same thread, and after a ``wake``. What follows comes once more,
+        under its ids: the cursor is taken back, durably, by ``MOST_AGAIN`` results at most.
+        """
+        ...
+
+
+MOST_AGAIN = 2000  #: results that one doubt brings back
+
+
+@runtime_checkable
 class Replaying(Protocol):
     """A sink that can send again what it has delivered once."""
 

@@ -2,7 +2,8 @@
 
 Invariants
 - Every delivery ends accepted (the cursor moves), rejected (dead letter with its reason, counted, logged) or kept.
-- In order, at least once: the cursor moves after the sink said that the results are durable at the far end.
+- In order, at least once: the cursor moves after the sink said that the results are durable at the far end. It goes
+  back where the sink doubts that (``ports.Unsure``), and what follows comes again by itself; but no dead letter.
 - A sink that is slow, away or broken delays neither another sink nor an inspection.
 """
 
@@ -19,7 +20,7 @@ from agent.errors import FatalError, RejectError, RetryError
 from agent.health import Health
 from agent.ledger import Ledger
 from agent.logs import log
-from agent.ports import Replaying, Sink, Stored
+from agent.ports import MOST_AGAIN, Replaying, Sink, Stored, Unsure
 
 _LOG = log("delivery")
 _FIRST_PAUSE_S = 0.2
@@ -37,6 +38,10 @@ class Shipper:
         self._again: Lane | None = None
         if replays is not None and isinstance(sink, Replaying):
             self._again = Lane(sink.name, sink, replays, ledger, health, clock)
+        self._doubting = sink if isinstance(sink, Unsure) else None
+        self._doubted: int | None = None  #: a doubt that the ledger has not taken yet
+        self._reached = -1  #: the furthest the cursor ever was
+        self._dead: set[int] = set()  #: dead letters after the cursor, which went back
         self._problem = f"{sink.name}_undelivered"
         self._thread = threading.Thread(target=self._run, name=f"shipper-{sink.name}", daemon=True)
         self._stopping = threading.Event()  # deliver what is there, then end
@@ -52,8 +57,9 @@ class Shipper:
         self._thread.start()
 
     def wake(self) -> None:
-        """It is worth trying again at once (the broker is back)."""
+        """It is worth looking again at once (the broker is back, or gone)."""
         self._woken.set()
+        self._ledger.wake()
 
     def drained(self) -> bool:
         """Everything committed so far is delivered (or a dead letter)."""
@@ -108,13 +114,19 @@ class Shipper:
     def _step(self) -> int:
         """Deliver one batch, or wait for something to deliver. How many the sink is done with."""
         name, pace = self._sink.name, self._sink.pace
+        self._woken.clear()
+        self._look_back()
         cursor = self._ledger.cursor(name)
         if self._again is not None and not self._stopping.is_set():
             self._again.step(cursor)
-        batch = self._ledger.after(cursor, pace.batch, pace.batch_bytes)
+        batch: Sequence[Stored] = self._ledger.after(cursor, pace.batch, pace.batch_bytes)
         if not batch:
             self._wait(cursor)
             return 0
+        if self._dead:
+            batch = self._without_dead(batch)
+            if not batch:
+                return 1
         try:
             accepted = self._sink.deliver(batch)
         except RejectError as error:
@@ -125,10 +137,36 @@ class Shipper:
             raise RetryError("took nothing and gave no reason")
         self._recovered()
         self._busy_at = self._clock.monotonic()
-        self._ledger.advance(name, batch[accepted - 1].sequence)
-        self._health.count(f"{name}_delivered", accepted)
+        done = batch[accepted - 1].sequence
+        self._ledger.advance(name, done)
+        self._health.count(f"{name}_delivered", sum(one.sequence > self._reached for one in batch[:accepted]))
+        self._reached = max(self._reached, done)
         self._tell_moved()
         return accepted
+
+    def _look_back(self) -> None:
+        """Take the cursor back to where the sink's doubt begins. At first: what a doubt before the start left open."""
+        name = self._sink.name
+        at = self._ledger.cursor(name)
+        first = self._doubting.doubt() if self._doubting is not None else None
+        if first is not None:
+            self._doubted = first if self._doubted is None else min(first, self._doubted)
+        if self._doubted is not None or self._reached < 0:
+            to = at if self._doubted is None else min(at, max(self._doubted - 1, at - MOST_AGAIN))
+            self._dead = self._ledger.go_back(name, to)
+            self._doubted = None
+            if (again := at - self._ledger.cursor(name)) > 0:
+                _LOG.info("%s: what it took last may be lost: %d results are sent once more", name, again)
+        self._reached = max(self._reached, at)
+
+    def _without_dead(self, batch: Sequence[Stored]) -> Sequence[Stored]:
+        """What comes before the first dead letter; those at the front are passed over, as they were before."""
+        index = next((index for index, one in enumerate(batch) if one.sequence in self._dead), len(batch))
+        if index == 0:
+            self._ledger.advance(self._sink.name, batch[0].sequence)
+            self._dead.discard(batch[0].sequence)
+            self._tell_moved()
+        return batch[:index]
 
     def _wait(self, cursor: int) -> None:
         """For a result, or for the second lane's next handful."""
@@ -138,7 +176,7 @@ class Shipper:
             self._ledger.save_cursors()
         else:
             pause = min(pause, _IDLE_S - idle_s)
-        self._ledger.wait_for(cursor, pause, unless=self._stopping.is_set)
+        self._ledger.wait_for(cursor, pause, unless=lambda: self._stopping.is_set() or self._woken.is_set())
 
     def _bury(self, stored: Stored, reason: str) -> None:
         self._ledger.bury(self._sink.name, stored, reason)

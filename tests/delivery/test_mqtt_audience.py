@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from agent.delivery.mqtt.tools import Subscriber
+from agent.ledger import Ledger
+from agent.ledger.database import FILE
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.mqtt_station import TOPIC, Start, in_order, sequences
+from tests.support.station import until
 
 RESULTS = f"{TOPIC}/result"
 
@@ -46,6 +52,49 @@ def test_what_the_broker_took_at_its_end_comes_once_more_and_first(broker: Mosqu
         heard = listener.until(lambda heard: 7 in sequences(heard))
         assert Counter(sequences(heard))[1] == 2, "once more is enough"
         assert in_order(heard, 7)
+
+
+def test_what_the_broker_took_at_its_end_comes_once_more_without_a_new_result(
+    broker: Mosquitto, station: Start
+) -> None:
+    with Listener(broker.port, RESULTS) as listener:
+        one = station(broker.port)
+        one.commit(*range(1, 6))
+        assert one.shipper.wait_drained(10)
+        listener.until(lambda heard: len(heard) == 5)
+        broker.kill()
+        one.health.until(lambda problems: "broker_away" in problems)
+        broker.start()
+        heard = listener.until(lambda heard: len(heard) == 10)
+        assert sequences(heard) == [*range(1, 6)] * 2
+        assert one.shipper.wait_drained(10)
+        assert one.health.counters()["mqtt_delivered"] == 5
+        broker.kill()
+        broker.start()
+        one.commit(6)
+        heard = listener.until(lambda heard: 6 in sequences(heard))
+        assert Counter(sequences(heard)) == {**dict.fromkeys(range(1, 6), 2), 6: 1}, "once more is enough"
+
+
+def test_a_doubt_outlives_an_agent_that_is_killed_while_the_broker_is_away(
+    broker: Mosquitto, station: Start, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.delivery.mqtt.audience._WAIT_AT_FIRST_S", 30.0)
+    with Listener(broker.port, RESULTS) as listener:
+        one = station(broker.port)
+        one.commit(*range(1, 6))
+        assert one.shipper.wait_drained(10)
+        listener.until(lambda heard: len(heard) == 5)
+        broker.kill()
+        one.health.until(lambda problems: "broker_away" in problems)
+        until(lambda: ledger.cursor("mqtt") == 0, "the doubt")
+        with closing(sqlite3.connect(tmp_path / "state" / FILE)) as connection:  # what a kill would leave
+            assert connection.execute("SELECT cursor FROM sinks WHERE name = 'mqtt'").fetchall() == [(0,)]
+        one.stop()
+        broker.start()
+        station(broker.port)
+        heard = listener.until(lambda heard: len(heard) == 10)
+        assert sequences(heard) == [*range(1, 6)] * 2
 
 
 def test_with_nobody_there_results_go_on_after_a_while_and_wait_no_more(

@@ -11,6 +11,7 @@ import pytest
 
 from agent.clock import SystemClock
 from agent.delivery.shipper import Shipper
+from agent.errors import RetryError
 from agent.health import Health
 from agent.ledger import Ledger
 from agent.ports import Pace
@@ -108,6 +109,72 @@ def test_what_is_refused_becomes_a_dead_letter_and_the_rest_goes_on(
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 3
     assert "sequence 4, A17_000003.png" in errors[1]
+
+
+# --- a sink that doubts what it had accepted ---
+
+
+def test_what_is_in_doubt_comes_again_by_itself_and_no_dead_letter_does(
+    ledger: Ledger, health: Health, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = FakeSink()
+    sink.refuses = {7}
+    commit(ledger, range(10))
+    shipper = start(sink)
+    assert shipper.wait_drained(20)
+    sink.until(lambda: len(sink.taken) == 9)
+    with caplog.at_level(logging.INFO, "weldwatch"):
+        sink.doubts = [6]
+        sink.wake()  # without a new result
+        sink.until(lambda: len(sink.taken) == 13)
+    assert shipper.wait_drained(20)
+    assert sink.sequences == [1, 2, 3, 4, 5, 6, 8, 9, 10, 6, 8, 9, 10]
+    assert health.counters()["fake_delivered"] == 9, "each counts once"
+    assert health.counters()["fake_dead_letters"] == 1
+    assert "fake: what it took last may be lost: 5 results are sent once more" in caplog.messages
+
+
+def test_a_doubt_outlives_the_agent(ledger: Ledger, health: Health) -> None:
+    ledger.register(["fake"])
+    commit(ledger, range(10))
+    sink = FakeSink()
+    sink.refuses = {9}
+    shipper = Shipper(sink, ledger, health, SystemClock())
+    shipper.start()
+    assert shipper.wait_drained(20)
+    sink.away, sink.doubts = "the broker is dead", [8]
+    sink.wake()
+    sink.until(lambda: ledger.cursor("fake") == 7)
+    assert not shipper.stop(0)
+    next_life = FakeSink()
+    next_life.refuses = {9}
+    shipper = Shipper(next_life, ledger, health, SystemClock())
+    shipper.start()
+    assert shipper.wait_drained(20)
+    shipper.stop(0)
+    assert next_life.sequences == [8, 10]
+    assert len(ledger.dead("fake")) == health.counters()["fake_dead_letters"] == 1
+
+
+def test_a_doubt_is_bounded_and_waits_for_a_ledger_that_cannot_be_read(
+    ledger: Ledger, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.delivery.shipper.MOST_AGAIN", 4)
+    sink = FakeSink()
+    commit(ledger, range(10))
+    assert start(sink).wait_drained(20)
+    real, broken = ledger.go_back, iter([True, True])
+
+    def go_back(name: str, sequence: int) -> set[int]:
+        if next(broken, False):
+            raise RetryError("disk I/O error")
+        return real(name, sequence)
+
+    monkeypatch.setattr(ledger, "go_back", go_back)
+    sink.doubts = [1]
+    sink.wake()
+    sink.until(lambda: len(sink.taken) == 14)
+    assert sink.sequences[10:] == [7, 8, 9, 10]
 
 
 def test_a_sink_that_hangs_delays_no_other_and_no_commit(ledger: Ledger, start: Start) -> None:

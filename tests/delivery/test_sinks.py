@@ -14,15 +14,18 @@ from agent.clock import SystemClock
 from agent.config import MqttConfig, ResultsConfig, WebhookConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.mqtt import MqttSink
+from agent.delivery.shipper import Shipper
 from agent.delivery.sparkplug import SparkplugSink
 from agent.delivery.webhook import Webhook
 from agent.errors import RejectError, RetryError
 from agent.frame import readable_name
 from agent.health import Health
-from agent.ports import Sink, Stored
+from agent.ledger import Ledger
+from agent.ports import Sink, Stored, Unsure
 from tests.support.fakes import FakeSink
 from tests.support.mosquitto import Listener, Mosquitto
-from tests.support.results import stored
+from tests.support.mqtt_station import Watched
+from tests.support.results import an_entry, stored
 from tests.support.sparkplug_station import host_of, settings
 from tests.support.web import WebServer
 
@@ -45,6 +48,18 @@ class Far(Protocol):
         ...
 
 
+class Mortal(Far, Protocol):
+    """One that may lose what it had accepted."""
+
+    def die(self) -> None:
+        """It is gone without a word, with what it had in memory, and comes back."""
+        ...
+
+    def heard(self, count: int) -> list[int]:
+        """The sequences of all that has arrived, the same ones too, waiting for ``count``."""
+        ...
+
+
 class FarFake:
     def __init__(self, _folder: Path, _stack: ExitStack) -> None:
         self.sink = FakeSink()
@@ -58,6 +73,13 @@ class FarFake:
 
     def come_back(self) -> None:
         self.sink.away = None
+
+    def die(self) -> None:
+        self.sink.doubts.append(1)
+        self.sink.wake()
+
+    def heard(self, count: int) -> list[int]:
+        return [one["sequence"] for one in self.received(count)]
 
     def too_much(self, sequence: int) -> Stored | None:
         self.sink.refuses.add(sequence)
@@ -98,7 +120,8 @@ class FarBroker:
         self.broker = stack.enter_context(Mosquitto(folder / "broker", lines=lines))
         self.listener = stack.enter_context(Listener(self.broker.port, "t/result"))
         config = MqttConfig(host="127.0.0.1", port=self.broker.port)
-        self.sink = MqttSink(config, "t", dict, Health(), SystemClock())
+        self.health = Watched()
+        self.sink = MqttSink(config, "t", dict, self.health, SystemClock())
 
     def received(self, count: int) -> list[dict[str, Any]]:
         return self.listener.until(lambda heard: len({result["result_id"] for result in heard}) >= count)
@@ -108,6 +131,14 @@ class FarBroker:
 
     def come_back(self) -> None:
         self.broker.start()
+
+    def die(self) -> None:
+        self.broker.kill()
+        self.health.until(lambda problems: "broker_away" in problems)
+        self.broker.start()
+
+    def heard(self, count: int) -> list[int]:
+        return [one["sequence"] for one in self.listener.until(lambda heard: len(heard) >= count)]
 
     def too_much(self, sequence: int) -> Stored | None:
         return stored(sequence, pad=9000)
@@ -154,6 +185,14 @@ class FarScada:
     def come_back(self) -> None:
         self.broker.start()
 
+    def die(self) -> None:
+        self.broker.kill()
+        self.broker.start()
+
+    def heard(self, count: int) -> list[int]:
+        self.host.until(lambda: len(self.host.order) >= count)
+        return list(self.host.order)
+
     def too_much(self, sequence: int) -> Stored | None:
         return stored(sequence, "x" * 9000)
 
@@ -172,6 +211,8 @@ def deliver(far: Far, batch: list[Stored]) -> None:
     """As a shipper does, with all the patience that a test has."""
     tries = 200
     while batch:
+        if isinstance(far.sink, Unsure):
+            far.sink.doubt()  # what comes of it is the shipper's
         try:
             batch = batch[far.sink.deliver(batch) :]
         except RetryError:
@@ -249,11 +290,29 @@ def test_what_comes_before_a_rejected_one_counts(far: Far) -> None:
 
 def _until_decided(far: Far, batch: list[Stored]) -> int:
     for _ in range(200):
+        if isinstance(far.sink, Unsure):
+            far.sink.doubt()
         try:
             return far.sink.deliver(batch)
         except RetryError:
             continue
     raise AssertionError("the far end never decided")
+
+
+@pytest.mark.parametrize("far", [FarFake, FarBroker, FarScada], indirect=True)
+def test_what_it_took_last_comes_once_more_by_itself_when_it_dies(far: Mortal, ledger: Ledger) -> None:
+    ledger.register([far.sink.name])
+    shipper = Shipper(far.sink, ledger, Health(), SystemClock())
+    shipper.start()
+    try:
+        ledger.commit([an_entry(n) for n in range(1, 8)])
+        assert shipper.wait_drained(20)
+        assert far.heard(7) == [*range(1, 8)]
+        far.die()
+        assert far.heard(14) == [*range(1, 8)] * 2, "and no new result was needed"
+        assert shipper.wait_drained(20)
+    finally:
+        shipper.stop(2)
 
 
 @pytest.mark.parametrize("raw", [b"caf\xe9_\xff.png", b"x" * 251 + b".png", b"a\nb\x1b[0m.png", "漢字 Ö.png".encode()])

@@ -21,6 +21,7 @@ class FakeSink:
         self.away: str | None = None  #: why every call ends in RetryError
         self.refuses: set[int] = set()  #: sequences that are never taken
         self.at_most: int | None = None  #: results a call
+        self.doubts: list[int] = []  #: what ``doubt`` will tell
         self.gate = threading.Event()  #: cleared: deliver blocks until it is set or the sink is closed
         self.gate.set()
         self.changed = threading.Condition()
@@ -29,6 +30,9 @@ class FakeSink:
 
     def open(self, wake: Callable[[], None]) -> None:
         self.wake = wake
+
+    def doubt(self) -> int | None:
+        return self.doubts.pop(0) if self.doubts else None
 
     def close(self) -> None:
         self.closed += 1

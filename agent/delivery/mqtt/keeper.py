@@ -74,7 +74,7 @@ class Keeper:
     # --- for the sink ---
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Begin to connect; ``wake`` is called when a connection is up."""
+        """Begin to connect; ``wake`` is called when a connection is up, and when it is over."""
         self._wake = wake
         self._thread.start()
 
@@ -143,6 +143,7 @@ class Keeper:
                 connection.drop("left because of a fault")
             connection.join()
             self._brokers.ended(soon=self._soon(connection))
+            self._wake()
         if not self._stopping.is_set():
             self._ended(connection)
         return False

@@ -4,7 +4,7 @@ Invariants
 - At most 20 results (fewer where the broker says so) are on their way; after any trouble the next one goes alone, so
   that what follows never overtakes what was refused, and what breaks a connection is found out.
 - A PUBACK is looked at: "not authorized" is ``publish_denied`` and kept, "too large" is a dead letter.
-- What a broker took just before a connection broke is sent once more; where nobody hears it, it waits (``audience``).
+- What a broker took just before a connection broke is in doubt; where nobody hears it, it waits (``audience``).
 - A result is given up as what breaks connections only when it was the end of five in a row, each of which had just been
   seen to work and to last; a broker that comes and goes by itself buries nothing.
 """
@@ -75,7 +75,6 @@ class MqttSink:
         self._shadow = Aside(topic, "shadow", self._keeper, health)
         self._says_nothing_of_refusals = config.protocol != 5
         self._audience = Audience(clock)
-        self._unsure: list[Stored] = []  #: taken by a broker that was gone right after
         self._alone = False
         self._suspect, self._strikes = "", 0
 
@@ -119,6 +118,10 @@ class MqttSink:
         """Publish from the front and wait for the PUBACKs; how many the broker has accepted."""
         return self._deliver(batch, self._fresh)
 
+    def doubt(self) -> int | None:
+        """``ports.Unsure``: where begins what the broker took in its last second."""
+        return self._audience.doubt()
+
     def deliver_again(self, batch: Sequence[Stored]) -> int:
         """``ports.Replaying``: the same, marked as replayed."""
         return self._deliver(batch, self._again)
@@ -131,21 +134,12 @@ class MqttSink:
             raise RetryError(self._keeper.cause)
         hurry = self._once and "broker_was_away" not in self._health.problems()  # the broker has its subscribers
         if self._audience.changed_to(connection, hurry=hurry):
-            self._unsure += self._audience.unsure()
             self._alone = True
-        if self._unsure:
-            self._send_unsure(connection)
-        return self._send(connection, batch, note, again=note.replayed)
+        if self._audience.in_doubt:
+            raise RetryError("what the broker took last before it was gone comes first")
+        return self._send(connection, batch, note)
 
-    def _send_unsure(self, connection: Connection) -> None:
-        """``RetryError`` when this connection breaks, too."""
-        while self._unsure:
-            try:
-                del self._unsure[: self._send(connection, self._unsure, self._fresh, again=True)]
-            except RejectError:
-                del self._unsure[0]  # it was taken once: nothing for the dead letters
-
-    def _send(self, connection: Connection, batch: Sequence[Stored], note: Note, *, again: bool = False) -> int:
+    def _send(self, connection: Connection, batch: Sequence[Stored], note: Note) -> int:
         flying: deque[Sent] = deque()
         accepted = 0
         while accepted < len(batch):
@@ -165,7 +159,7 @@ class MqttSink:
                 self._alone = True
                 continue
             flying.popleft()
-            self._audience.took(batch[accepted], again=again, heard=code != causes.NO_SUBSCRIBERS)
+            self._audience.took(batch[accepted], again=note.replayed, heard=code != causes.NO_SUBSCRIBERS)
             accepted += 1
             self._worked()
         return accepted
