@@ -119,11 +119,32 @@ def test_what_waited_is_historical_and_the_birth_shows_the_newest(broker: Mosqui
         host.until(lambda: len(host.results) == 5)
         assert host.results == again.committed()
         by_sequence = {result["sequence"]: key for key, result in host.results.items()}
-        assert host.historical == {by_sequence[n] for n in (2, 3, 4)}
+        assert host.historical == {by_sequence[n] for n in (1, 2, 3, 4)}, "1 once more: see the next test"
         assert host.live == {by_sequence[n] for n in (1, 5)}
         births = [message for message in host.messages if message.verb == "DBIRTH"]
         assert births[1].metrics["sequence"].long_value == 4, "the present is the newest, though not delivered yet"
         assert host.node.values["sequence"] == 5
+        assert host.faults == []
+
+
+def test_a_host_that_died_together_with_the_agent_gets_what_it_had_not_stored(
+    broker: Mosquitto, sparkplug: StartSparkplug
+) -> None:
+    """The broker had handed it back, so its cursor had moved; only the host, which is gone, had not written it down."""
+    with host_of(broker.port, host_id="scada") as forgetful:
+        station = sparkplug(broker.port, primary_host="scada")
+        forgetful.until(lambda: forgetful.node.device_online)
+        station.commit(*range(120))
+        assert station.shipper.wait_drained(20)
+        forgetful.kill()
+    station.stop()
+    with host_of(broker.port, host_id="scada") as host:
+        again = sparkplug(broker.port, primary_host="scada")
+        host.until(lambda: len(host.historical) == 120)
+        assert host.results == again.committed()
+        assert host.order == list(range(1, 121)), "once"
+        again.commit(120)
+        host.until(lambda: len(host.results) == 121)
         assert host.faults == []
 
 

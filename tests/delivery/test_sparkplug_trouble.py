@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import socket
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from agent import config
+from agent.clock import ManualClock
 from agent.delivery.sparkplug import SparkplugSink, probe
-from agent.delivery.sparkplug.memory import FILE, BirthCount, Overlap
+from agent.delivery.sparkplug.memory import FILE, OVERLAP_FILE, BirthCount, Overlap
 from agent.errors import ConfigError, UsageError
 from tests.support.mosquitto import Mosquitto, passwords
 from tests.support.network import silent_listener
@@ -206,6 +208,31 @@ def test_overlap_is_bounded_in_time_number_and_size() -> None:
     assert [one.sequence for one in overlap.recent()] == list(range(1000, 3000))
     overlap.add([stored(3000 + n, pad=1 << 20) for n in range(8)])
     assert [one.sequence for one in overlap.recent()] == [3005, 3006, 3007]
+
+
+def test_the_next_life_knows_where_the_overlap_began_or_takes_more(tmp_path: Path) -> None:
+    clock = ManualClock(datetime(2026, 11, 22, tzinfo=timezone.utc))
+    file = tmp_path / OVERLAP_FILE
+
+    def before(seconds: float = 60) -> int | None:
+        return Overlap(seconds, clock, file).before()
+
+    assert before() == 1, "nobody knows"
+    overlap = Overlap(60, clock, file)
+    for sequence in range(1, 201):  # one a second
+        overlap.add([stored(sequence)])
+        clock.advance(1)
+        first = before()
+        assert first is not None
+        assert max(1, sequence - 60 - 15) <= first <= max(1, sequence - 59)
+    file.write_text("torn")
+    assert before() == 1
+    assert before(0) is None
+    file.unlink()
+    file.mkdir()
+    overlap.add([stored(201)])
+    assert before() == 1
+    assert [path.name for path in tmp_path.iterdir()] == [OVERLAP_FILE]
 
 
 # --- configuration ---

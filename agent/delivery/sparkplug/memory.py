@@ -1,6 +1,7 @@
 """What outlives a session: the number of the next one, what was sent of late, and how far the result is known.
 
-state/sparkplug-bdseq   the ``bdSeq`` of the last session, 0 to 255, as text
+state/sparkplug-bdseq     the ``bdSeq`` of the last session, 0 to 255, as text
+state/sparkplug-overlap   a sequence, as text: nothing before it was sent in the last seconds of the agent's life
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.logs import log
-from agent.ports import Stored
+from agent.ports import MOST_AGAIN, Stored
 
-FILE = "sparkplug-bdseq"
+FILE, OVERLAP_FILE = "sparkplug-bdseq", "sparkplug-overlap"
 _LOG = log("sparkplug")
-_MOST, _MOST_BYTES = 2_000, 4 << 20
+_MOST, _MOST_BYTES = MOST_AGAIN, 4 << 20
+_NOTES = 4  #: times in its seconds that the overlap is written down
 
 
 class BirthCount:
@@ -33,16 +35,9 @@ class BirthCount:
         if self._last is None:
             self._last = self._stored()
         self._last = (self._last + 1) % 256
-        aside = self._path.with_suffix(".new")
         try:
-            with aside.open("w", encoding="ascii") as file:
-                file.write(f"{self._last}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._path)
+            _write(self._path, self._last, sync=True)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
             _LOG.debug("%s: %s; after a restart bdSeq may repeat", self._path, error.strerror)
         return self._last
 
@@ -54,11 +49,32 @@ class BirthCount:
         return number if 0 <= number <= 255 else -1
 
 
-class Overlap:
-    """The results sent of late, which a host may have missed: a message of QoS 0 is nobody's once it is sent."""
+def _write(path: Path, number: int, *, sync: bool) -> None:
+    """All or nothing. ``OSError`` when it is nothing."""
+    aside = path.with_suffix(".new")
+    try:
+        with aside.open("w", encoding="ascii") as file:
+            file.write(f"{number}\n")
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
 
-    def __init__(self, seconds: float, clock: Clock) -> None:
-        self._seconds, self._clock = seconds, clock
+
+class Overlap:
+    """The results sent of late, which a host may have missed: a message of QoS 0 is nobody's once it is sent.
+
+    Where it begins is noted in ``file`` now and then, unsynced: a note that is older than it should be, or that
+    cannot be read, only brings back more.
+    """
+
+    def __init__(self, seconds: float, clock: Clock, file: Path | None = None) -> None:
+        self._seconds, self._clock, self._file = seconds, clock, file
+        self._noted_at = float("-inf")
         self._sent: deque[tuple[float, Stored]] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -71,6 +87,19 @@ class Overlap:
                 self._sent.append((now, one))
                 self._bytes += len(one.body)
             self._forget(now)
+            if self._file is not None and self._sent and now - self._noted_at >= self._seconds / _NOTES:
+                self._noted_at = now
+                with contextlib.suppress(OSError):  # the note before stays, and brings back more
+                    _write(self._file, self._sent[0][1].sequence, sync=False)
+
+    def before(self) -> int | None:
+        """Where the overlap of the agent's last life began, 1 where nobody knows; None where there is to be none."""
+        if self._file is None or self._seconds == 0:
+            return None
+        try:
+            return int(self._file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 1
 
     def recent(self) -> list[Stored]:
         """What was sent in the last seconds, in order; 2000 results or 4 MB at most."""

@@ -2,6 +2,8 @@
 
 Invariants
 - The cursor moves with what the broker handed back to us (see ``session``), and with nothing else.
+- What the agent's last life sent in its last seconds is in doubt: the host may have died with it, and only a running
+  agent knows that. It comes again at the start, as history.
 - After any trouble the next result goes alone. It is given up only when the broker swallowed it three times in a row
   and each time handed on what came behind it.
 """
@@ -18,7 +20,7 @@ from agent.config.sparkplug import SparkplugConfig
 from agent.delivery.access import tls_context
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.settings import Settings, client_id_for, settings_of
-from agent.delivery.sparkplug.memory import BirthCount, Memory, Overlap
+from agent.delivery.sparkplug.memory import OVERLAP_FILE, BirthCount, Memory, Overlap
 from agent.delivery.sparkplug.node import EdgeNode
 from agent.delivery.sparkplug.session import DeniedError, Names, SwallowedError
 from agent.errors import RejectError, RetryError, UsageError
@@ -30,7 +32,7 @@ _WAIT_FOR_SESSION_S = 1.0
 
 
 class SparkplugSink:
-    """``ports.Sink`` and ``ports.Replaying``. Constructing it connects nothing; ``open`` starts that, in a thread.
+    """``ports.Sink``, ``Unsure``, ``Replaying``. Constructing it connects nothing; ``open`` starts that, in a thread.
 
     ``newest`` gives the last result of the ledger, which the births show as the present one; ``labels`` those of the
     model that judges. ``UsageError`` for certificates or secrets that cannot be read.
@@ -48,8 +50,10 @@ class SparkplugSink:
         clock: Clock,
     ) -> None:
         ours = _section(config)
-        memory = Memory(newest, labels, Overlap(ours.overlap_s, clock))
-        count = BirthCount(Path(config.state))
+        state = Path(config.state)
+        overlap = Overlap(ours.overlap_s, clock, state / OVERLAP_FILE)
+        memory, count = Memory(newest, labels, overlap), BirthCount(state)
+        self._before = overlap.before()
         self._node = EdgeNode(_brokers(config), _names(config), ours.primary_host, memory, count, health, clock)
         self._alone = False
         self._suspect, self._strikes = "", 0
@@ -65,6 +69,11 @@ class SparkplugSink:
     def deliver(self, batch: Sequence[Stored]) -> int:
         """Publish from the front; how many came back from the broker."""
         return self._send(batch)
+
+    def doubt(self) -> int | None:
+        """``ports.Unsure``: at the start, where begins what was sent just before the end of the last life."""
+        first, self._before = self._before, None
+        return first
 
     def deliver_again(self, batch: Sequence[Stored]) -> int:
         """``ports.Replaying``: the same, as history."""
