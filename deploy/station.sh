@@ -1,9 +1,49 @@
 # shellcheck shell=sh
-# What a station has beside the program: its user, its folders, its configuration. Read by install.sh and by the scripts
-# of the Debian package; made once, and never changed when it is there.
+# What a station has beside the program: its user, its folders, its configuration, and which of its services are on.
+# Read by install.sh and by the scripts of the Debian package; made once, and never changed when it is there.
 ETC=/etc/weldwatch VAR=/var/lib/weldwatch
+WANTED=/etc/systemd/system/multi-user.target.wants # what is enabled, also while the units are away
+STOPPED=$ETC/.stopped                              # what was on when the program was taken away
 
 systemd_runs() { [ -d /run/systemd/system ]; }
+
+# The services that are on: they run, or are started again and again. Not what an administrator has stopped.
+units_on() {
+    systemctl list-units --plain --no-legend --full --state=active,activating,reloading \
+        weldwatch.service 'weldwatch@*.service' | cut -d' ' -f1
+}
+
+units_enabled() {
+    for unit in "$WANTED"/weldwatch.service "$WANTED"/weldwatch@*.service; do
+        [ ! -L "$unit" ] || basename "$unit"
+    done
+}
+
+config_of() { # UNIT
+    name=${1#weldwatch@}
+    name=${name%.service}
+    [ "$name" != weldwatch ] || name=agent
+    echo "$ETC/$name.yaml"
+}
+
+# What is on is written down first, also over a removal: what somebody had stopped stays so.
+stop_units() {
+    [ -e "$STOPPED" ] || [ ! -d "$ETC" ] || units_on > "$STOPPED"
+    systemctl stop weldwatch.service 'weldwatch@*.service'
+}
+
+# Each of UNITS, told in one line where it does not start. Fails with the last that did not.
+start_units() { # UNITS
+    started=0
+    for unit in $1; do
+        systemctl restart "$unit" 2> /dev/null || {
+            started=1
+            echo "weldwatch: $unit does not start: see 'weldwatch check --config $(config_of "$unit")', then:" \
+                "systemctl restart $unit" >&2
+        }
+    done
+    return $started
+}
 
 make_user() {
     getent passwd weldwatch > /dev/null ||
@@ -21,7 +61,7 @@ make_folders() { # EXAMPLE
 
 remove_station() {
     rm -rf "$ETC" "$VAR" /etc/systemd/system/weldwatch.service.d /etc/systemd/system/weldwatch@.service.d \
-        /etc/systemd/system/multi-user.target.wants/weldwatch@*.service
+        "$WANTED"/weldwatch.service "$WANTED"/weldwatch@*.service
     if getent passwd weldwatch > /dev/null; then userdel weldwatch; fi
     if getent group weldwatch > /dev/null; then groupdel weldwatch; fi
 }
