@@ -9,6 +9,7 @@ import msgspec
 
 from agent import __version__
 from agent.app.assembly import Parts
+from agent.app.gauges import HealthReport, Quantiles
 from agent.app.places import free_mb
 from agent.clock import Clock, iso_utc
 from agent.config import AgentConfig
@@ -55,17 +56,18 @@ class Condition:
         times = sorted(self._parts.inspector.inference_ms)
         oldest = {name: ledger.oldest_undelivered(name) for name in sinks}
         kinds = self._parts.health.by_kind()
-        return {
-            "time": iso_utc(self._clock.now()),
-            "counters": self._parts.health.counters(),
-            "backlog": self._parts.intake.backlog(),
-            "ledger_depth": {name: ledger.depth(name) for name in sinks},
-            "oldest_undelivered": {name: iso_utc(since) if since else None for name, since in oldest.items()},
-            "inference_ms": {"p50": _quantile(times, 0.5), "p99": _quantile(times, 0.99)},
-            "not_decidable": {dict(kind)["reason"]: n for (name, kind), n in kinds.items() if name == "not_decidable"},
-            "disk_free_mb": free_mb(Path(self._config.results.directory)),
-            "state_free_mb": free_mb(Path(self._config.state)),
-        }
+        report = HealthReport(
+            time=iso_utc(self._clock.now()),
+            counters=self._parts.health.counters(),
+            backlog=self._parts.intake.backlog(),
+            ledger_depth={name: ledger.depth(name) for name in sinks},
+            oldest_undelivered={name: iso_utc(since) if since else None for name, since in oldest.items()},
+            inference_ms=Quantiles(p50=_quantile(times, 0.5), p99=_quantile(times, 0.99)),
+            not_decidable={dict(kind)["reason"]: n for (name, kind), n in kinds.items() if name == "not_decidable"},
+            disk_free_mb=free_mb(Path(self._config.results.directory)),
+            state_free_mb=free_mb(Path(self._config.state)),
+        )
+        return dict(msgspec.to_builtins(report))
 
     def watch_space(self) -> None:
         """Below ``min_free_mb`` the sources wait: their images are safer where they are than half written here."""

@@ -17,9 +17,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.app.gauges import GAUGES
 from agent.clock import parse_iso
 from agent.config import MetricsConfig
 from agent.errors import RetryError
@@ -49,27 +49,6 @@ COUNTERS = {
 }
 #: Already a label of another metric.
 _LABELS_ALREADY = ("evaluation_",)
-
-
-@dataclass(frozen=True)
-class Gauge:
-    """A value of ``…/health``; ``scale`` brings it to Prometheus' base unit."""
-
-    metric: str
-    help: str
-    label: str | None = None  #: of each key, where the value is an object
-    scale: float = 1.0
-
-
-#: Key of health's payload → gauge. Those not here: ``time`` (Prometheus has its own), ``counters``, ``not_decidable``
-#: (counters above), ``inference_ms`` (the histogram of stages).
-GAUGES = {
-    "backlog": Gauge("backlog_images", "Decoded and waiting for the model."),
-    "ledger_depth": Gauge("undelivered_results", "In the ledger and not taken by the sink yet.", "sink"),
-    "oldest_undelivered": Gauge("oldest_undelivered_timestamp_seconds", "When the oldest of these was made.", "sink"),
-    "disk_free_mb": Gauge("results_free_bytes", "Free where the results are.", scale=1 << 20),
-    "state_free_mb": Gauge("state_free_bytes", "Free where the ledger is.", scale=1 << 20),
-}
 
 
 def counter_of(name: str) -> tuple[str, Labels, str]:
@@ -119,8 +98,8 @@ def _counters(counters: Mapping[tuple[str, Labels], int]) -> Iterator[Metric]:
 def _gauges(health: Mapping[str, Any]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
-    for key, gauge in GAUGES.items():
-        family = GaugeMetricFamily(f"weldwatch_{gauge.metric}", gauge.help, labels=[gauge.label] if gauge.label else [])
+    for key, (gauge, told) in GAUGES.items():
+        family = GaugeMetricFamily(f"weldwatch_{gauge.metric}", told, labels=[gauge.label] if gauge.label else [])
         values = health[key].items() if gauge.label else [(None, health[key])]
         for label, value in values:
             if isinstance(value, str):

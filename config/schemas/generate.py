@@ -1,6 +1,6 @@
-"""Write the JSON Schemas of result, shadow and manifest from the types that the agent itself uses: `make schemas`.
+"""Write the JSON Schemas from the types that the agent itself uses: `make schemas`.
 
-A test fails when the files are not what this would write. status and health are written by hand beside them.
+A test fails when the files are not what this would write. That of status is written by hand beside them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from agent.app.bundles.shadow import Shadowed
+from agent.app.gauges import HealthReport
 from agent.bundle.manifest import Manifest
 from agent.result import Result
 
@@ -20,15 +21,17 @@ HERE = Path(__file__).parent
 TITLES = {
     "result": "weldwatch.result/1: what the station says of one image. Fields are only ever added within /1.",
     "shadow": "weldwatch.shadow/1: what a candidate bundle says of an image, with the active bundle's verdict.",
+    "health": "…/health: counters and gauges, every 10 s, not retained. Fields are only ever added.",
     "manifest": "weldwatch.bundle/1: manifest.json of a pipeline bundle. Unknown fields are refused.",
 }
+KINDS: dict[str, type[Any]] = {"result": Result, "shadow": Shadowed, "manifest": Manifest, "health": HealthReport}
 
 
 def schemas() -> dict[str, str]:
     """File name to text."""
     return {
         f"{name}.schema.json": json.dumps(schema(name, kind), indent=2, ensure_ascii=False) + "\n"
-        for name, kind in (("result", Result), ("shadow", Shadowed), ("manifest", Manifest))
+        for name, kind in KINDS.items()
     }
 
 
@@ -43,7 +46,7 @@ def schema(name: str, kind: type[Any]) -> dict[str, Any]:
             part["required"] = list(part["properties"])
             for value in part["properties"].values():
                 value.pop("default", None)
-    if name != "manifest":
+    if name in ("result", "shadow"):
         body["properties"]["schema"] = {"const": f"weldwatch.{name}/1"}
         body["properties"]["probability"] = {
             "anyOf": [{"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 1}}, {"type": "null"}]

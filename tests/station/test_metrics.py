@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent.app import metrics
+from agent.app.gauges import HealthReport
 from agent.config import MetricsConfig
 from agent.health import Health
 from tests.docs import source
@@ -145,8 +147,10 @@ def test_promtool_likes_every_counter_that_there_is(tmp_path: Path) -> None:
 
 
 def test_every_gauge_of_health_is_a_metric_or_said_not_to_be() -> None:
-    """That a station's payload has these keys and no other is tested with the page itself."""
+    """The page shows what the type has, and the schema is made from the type."""
     (shown,) = (json.loads(block) for block in blocks("topics.md", "json") if '"counters"' in block)
+    jsonschema.validate(shown, json.loads((ROOT / "config/schemas/health.schema.json").read_text(encoding="utf-8")))
+    assert list(shown) == list(HealthReport.__struct_fields__)
     assert set(shown) == set(metrics.GAUGES) | {"time", "counters", "not_decidable", "inference_ms"}
 
 
