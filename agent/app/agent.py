@@ -18,6 +18,7 @@ from typing import Any
 from agent import memory
 from agent.app.assembly import Parts, assemble
 from agent.app.condition import Condition
+from agent.app.foresight import Foresight
 from agent.app.metrics import Metrics
 from agent.app.watchdog import Watchdog
 from agent.clock import Clock, SystemClock
@@ -90,11 +91,15 @@ class Agent:
                 simulated=self._simulated,
                 once=once,
             )
-            condition = Condition(self._config, parts, self._clock)
+            foresight = Foresight(self._config, self.health, self._clock)
+            condition = Condition(self._config, parts, foresight, self._clock)
             if self._config.metrics is not None:
                 metrics = Metrics(self._config.metrics, self.health, condition.gauges, status)
                 closing.callback(metrics.stop)
                 metrics.start()
+            closing.callback(foresight.stop)
+            if not once:
+                foresight.start()
             closing.callback(parts.retention.stop)
             parts.retention.start()
             memory.give_back()

@@ -9,6 +9,7 @@ import msgspec
 
 from agent import __version__
 from agent.app.assembly import Parts
+from agent.app.foresight import Foresight
 from agent.app.gauges import HealthReport, Quantiles
 from agent.app.places import free_mb
 from agent.clock import Clock, iso_utc
@@ -21,8 +22,8 @@ _log = log("app")
 class Condition:
     """Reads the parts; changes nothing but the intake's pause."""
 
-    def __init__(self, config: AgentConfig, parts: Parts, clock: Clock) -> None:
-        self._config, self._parts, self._clock = config, parts, clock
+    def __init__(self, config: AgentConfig, parts: Parts, foresight: Foresight, clock: Clock) -> None:
+        self._config, self._parts, self._foresight, self._clock = config, parts, foresight, clock
 
     def status(self, inspecting: bool) -> dict[str, Any]:
         """What the status topic says beside the connection's own fields."""
@@ -66,6 +67,8 @@ class Condition:
             not_decidable={dict(kind)["reason"]: n for (name, kind), n in kinds.items() if name == "not_decidable"},
             disk_free_mb=free_mb(Path(self._config.results.directory)),
             state_free_mb=free_mb(Path(self._config.state)),
+            certificates=self._foresight.certificates(),
+            clock_synchronized=self._foresight.clock_synchronized,
         )
         return dict(msgspec.to_builtins(report))
 

@@ -55,6 +55,19 @@ class HealthReport(Struct, frozen=True, kw_only=True):
         Count | None, _told("Free where the results are.", Gauge("results_free_bytes", scale=1 << 20))
     ]
     state_free_mb: Annotated[Count | None, _told("Free where the ledger is.", Gauge("state_free_bytes", scale=1 << 20))]
+    certificates: Annotated[
+        dict[str, Moment],
+        _told(
+            "When the certificate ends that this key of the configuration leads to.",
+            Gauge("certificate_not_after_timestamp_seconds", "certificate"),
+        ),
+    ]
+    clock_synchronized: Annotated[
+        bool | None,
+        _told(
+            "1 while a time server keeps the clock right; none where that cannot be told.", Gauge("clock_synchronized")
+        ),
+    ]
 
 
 def _table() -> dict[str, tuple[Gauge, str]]:

@@ -25,6 +25,7 @@ from agent.config import MetricsConfig
 from agent.health import Health
 from tests.docs import source
 from tests.docs.pages import ROOT, blocks, codes, section
+from tests.support import certificates
 from tests.support.bundles import flat_png
 from tests.support.station import Station, until
 
@@ -59,7 +60,8 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A station with a good, a bad and a broken image, an away broker and an away second folder."""
     root, port = tmp_path_factory.mktemp("metrics"), free_port()
-    station = Station(root, metrics={"port": port}, mqtt={"host": "127.0.0.1", "port": free_port()})
+    tls = {"ca": str(certificates.authority(root / "ca").ca)}
+    station = Station(root, metrics={"port": port}, mqtt={"host": "127.0.0.1", "port": free_port(), "tls": tls})
     folder = {"settle_s": 0.05, "incomplete_s": 0.0, "type": "folder"}
     station.settings["sources"] = [
         {**folder, "name": "captures", "path": str(station.captures)},
@@ -77,8 +79,12 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with station.running():
         station.wait_for(3)
-        wanted = 'weldwatch_delivered_total{sink="files"} 3.0', 'weldwatch_problem{code="folder_missing"'
-        until(there, "three results in the metrics")
+        wanted = (
+            'weldwatch_delivered_total{sink="files"} 3.0',
+            'weldwatch_problem{code="folder_missing"',
+            'weldwatch_certificate_not_after_timestamp_seconds{certificate="mqtt.tls.ca"}',
+        )
+        until(there, "three results and a certificate in the metrics")
         yield scrape(port)
 
 
@@ -204,7 +210,8 @@ def test_every_query_names_metrics_and_labels_that_exist(expression: str, scrape
     for family in text_string_to_metric_families(scraped):
         for sample in family.samples:
             there.setdefault(sample.name, set()).update(sample.labels)
-    there |= {"up": set(), "weldwatch_dead_letters_total": {"sink"}}  # Prometheus' own; and there was none
+    # Prometheus' own; there was none; and not every machine can be asked.
+    there |= {"up": set(), "weldwatch_dead_letters_total": {"sink"}, "weldwatch_clock_synchronized": set()}
     asked = re.findall(r"\b((?:weldwatch|process)_\w+|up)\b(?:\{([^}]*)\})?", expression)
     assert asked
     for name, matchers in asked:
@@ -232,7 +239,7 @@ def test_the_board_uses_the_data_source_that_is_provided() -> None:
 STATUS = {"agent": "0", "inspecting": True, "problems": [], "sources": [],
           "bundle": dict.fromkeys(("name", "version", "variant", "device"), "x")}  # fmt: skip
 GAUGES: dict[str, Any] = {"backlog": 1, "ledger_depth": {}, "oldest_undelivered": {"mqtt": None}, "disk_free_mb": None,
-                          "state_free_mb": 2}  # fmt: skip
+                          "state_free_mb": 2, "certificates": {}, "clock_synchronized": None}  # fmt: skip
 
 
 def test_a_port_that_is_taken_is_a_problem_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,10 @@ class Authority:
         return certificate, key
 
 
-def authority(folder: Path) -> Authority:
+def authority(folder: Path, days: str = "2") -> Authority:
     """A new authority whose certificate is ``ca.pem``."""
     folder.mkdir(parents=True)
-    _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+    _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", days,
              "-subj", f"/CN=authority of {folder.name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign",
              "-keyout", str(folder / "ca.key"), "-out", str(folder / "ca.pem"))  # fmt: skip
     return Authority(folder)

@@ -90,41 +90,23 @@ def _last_day(config: AgentConfig) -> tuple[int, float] | None:
 
 
 def clock(_: AgentConfig) -> Iterator[Finding]:
-    """Set at all, and kept right by somebody (the kernel knows, whoever does it)."""
+    """Set at all, and kept right by somebody."""
     import time
+
+    from agent.clock import synchronised
 
     now = time.strftime("%Y-%m-%d %H:%M:%S %Z")
     if time.time() < 1_767_225_600:  # 2026-01-01, before the first release
         yield Finding("clock", "failed", f"it is {now}", "set the clock; results carry its time")
         return
-    synchronised = kernel_clock()
-    if synchronised is None:
+    kept = synchronised()
+    if kept is None:
         yield Finding("clock", "ok", f"{now}; whether it is synchronised cannot be told here")
-    elif synchronised:
+    elif kept:
         yield Finding("clock", "ok", f"{now}, synchronised")
     else:
         remedy = "timedatectl set-ntp true, or chrony with a server of the plant"
         yield Finding("clock", "warning", f"{now}, not synchronised", remedy)
-
-
-def kernel_clock() -> bool | None:
-    """Whether the kernel's clock is kept by NTP or PTP (adjtimex(2): not STA_UNSYNC); None where it does not say."""
-    import ctypes
-
-    class Timex(ctypes.Structure):
-        """The beginning of ``struct timex``, and room for the rest of it."""
-
-        _fields_ = (
-            ("modes", ctypes.c_uint),
-            *((name, ctypes.c_long) for name in ("offset", "freq", "maxerror", "esterror")),
-            ("status", ctypes.c_int),
-            ("rest", ctypes.c_char * 256),
-        )
-
-    timex = Timex()
-    if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) < 0:
-        return None
-    return not timex.status & 0x40
 
 
 def inotify(config: AgentConfig) -> Iterator[Finding]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from agent.cli.check.finding import Finding
 
 if TYPE_CHECKING:
-    from agent.config import AgentConfig, TlsConfig
+    from agent.config import AgentConfig
 
 DAYS_BEFORE = 30  #: a certificate that ends sooner is warned of
 _TIMEOUT_S = 5.0
@@ -60,60 +60,22 @@ def webhook(config: AgentConfig) -> Iterator[Finding]:
 
 
 def certificates(config: AgentConfig) -> Iterator[Finding]:
-    """Until when our own and the far ends' hold."""
-    for name, host, port, tls in _secured(config):
-        if tls.cert is not None:
-            yield _own(f"{name}.tls.cert", tls.cert)
-        ends = _served(host, port, tls, name)
-        if ends is not None:
-            yield _until(f"certificate of {host}", ends, "tell who runs it")
-
-
-def _secured(config: AgentConfig) -> Iterator[tuple[str, str, int, TlsConfig]]:
-    """Section, host, port and TLS of each far end that is reached by TLS."""
-    from agent.config import TlsConfig
-
-    if config.mqtt is not None and not config.mqtt.embedded:
-        for broker in config.mqtt.each():
-            if broker.tls is not None and broker.host is not None:
-                yield "mqtt", broker.host, broker.port or 8883, broker.tls
-    if config.sparkplug is not None and (own := config.sparkplug.broker) is not None and own.tls is not None:
-        yield "sparkplug.broker", own.host, own.port or 8883, own.tls
-    if config.webhook is not None and config.webhook.target.scheme == "https":
-        target = config.webhook.target
-        yield "webhook", target.hostname or "", target.port or 443, config.webhook.tls or TlsConfig()
-
-
-def _own(name: str, path: str) -> Finding:
-    from cryptography import x509
-
-    from agent.credentials import secret_path
+    """Until when our own, those of the authorities and the far ends' hold."""
+    from agent.clock import SystemClock
+    from agent.delivery import certificates as known
     from agent.errors import UsageError
 
-    try:
-        certificate = x509.load_pem_x509_certificate(secret_path(path, name).read_bytes())
-    except (OSError, ValueError, UsageError) as error:
-        return Finding(name, "failed", f"{path}: {error}", "give a PEM certificate that the agent's user may read")
-    return _until(name, certificate.not_valid_after_utc, "have a new one made")
-
-
-def _served(host: str, port: int, tls: TlsConfig, at: str) -> datetime | None:
-    """When the certificate that is shown to us ends; None where there is no connection (told elsewhere)."""
-    import socket
-    import ssl
-
-    from agent.delivery.access import tls_context
-    from agent.errors import UsageError
-
-    try:
-        with (
-            socket.create_connection((host, port), _TIMEOUT_S) as plain,
-            tls_context(tls, at).wrap_socket(plain, server_hostname=host) as secured,
-        ):
-            shown = secured.getpeercert() or {}
-    except (OSError, ValueError, UsageError):
-        return None
-    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), timezone.utc)
+    for key, path in known.files(config).items():
+        try:
+            ends = known.of_file(path, key, SystemClock().now()).ends
+        except UsageError as error:
+            yield Finding(key, "failed", str(error), "give a PEM certificate that the agent's user may read")
+            continue
+        yield _until(key, ends, "have a new one made" if key.endswith("cert") else "ask for the authority's new one")
+    for one in known.far_ends(config):
+        shown = known.served(one)
+        if shown is not None:
+            yield _until(f"certificate of {one.host}", shown.ends, "tell who runs it")
 
 
 def _until(name: str, ends: datetime, remedy: str) -> Finding:
