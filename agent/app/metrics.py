@@ -13,7 +13,6 @@ Invariants
 from __future__ import annotations
 
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,11 +28,12 @@ from agent.logs import log
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from agent.app.scraping import Server
+
 PROBLEM = "metrics_unavailable"
 _AGAIN_S = 10.0  #: until a port that was taken is tried again
 _FRESH_S = 1.0  #: how long one look at the condition serves all who ask
-_LOOK_S = 0.5  #: how often it is looked whether to stop
-_CLIENT_S = 5.0  #: a client that says nothing for so long is hung up on
+_STOP_S = 5.0
 _WELL = ("watching", "polling", "streaming")
 _log = log("app")
 
@@ -169,7 +169,7 @@ class Metrics:
         """No more scrapes. Without ``start`` it does nothing."""
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join(_CLIENT_S)
+            self._thread.join(_STOP_S)
 
     def collect(self) -> list[Metric]:
         """What a scrape gets; ``prometheus_client`` calls this."""
@@ -200,31 +200,15 @@ class Metrics:
             with server:
                 while not self._stop.is_set():
                     server.handle_request()
+                    server.end_overdue()
 
-    def _listen(self) -> Any:
+    def _listen(self) -> Server:
         """The server, listening. ``OSError``: the port is taken, or the address is not ours."""
-        import socket
-        from wsgiref.simple_server import WSGIRequestHandler, make_server
+        from prometheus_client import CollectorRegistry, ProcessCollector
 
-        from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
-        from prometheus_client.exposition import ThreadingWSGIServer
-
-        class Handler(WSGIRequestHandler):
-            timeout = _CLIENT_S
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """A scrape is no news."""
-
-        class Server(ThreadingWSGIServer):
-            address_family = socket.AF_INET6 if ":" in self._config.address else socket.AF_INET
-            timeout = _LOOK_S
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that says nothing, or goes away, is no news either."""
-                if not isinstance(sys.exc_info()[1], OSError):
-                    super().handle_error(request, client_address)
+        from agent.app.scraping import listen
 
         registry = CollectorRegistry()
         registry.register(self)
         ProcessCollector(registry=registry)
-        return make_server(self._config.address, self._config.port, make_wsgi_app(registry), Server, Handler)
+        return listen(self._config.address, self._config.port, registry)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import struct
 import subprocess
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.app import metrics
+from agent.app import metrics, scraping
 from agent.app.gauges import HealthReport
 from agent.config import MetricsConfig
 from agent.health import Health
@@ -118,7 +121,7 @@ def test_values_are_what_happened(scraped: str) -> None:
 def test_a_client_that_goes_away_or_says_nothing_leaves_nothing_in_the_log(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(metrics, "_CLIENT_S", 0.1)
+    monkeypatch.setattr(scraping, "CLIENT_S", 0.1)
     port = free_port()
     served = metrics.Metrics(MetricsConfig(port=port), Health(), lambda: GAUGES, lambda: STATUS)
     served.start()
@@ -284,3 +287,57 @@ def test_a_hundred_scrapes_look_once_and_a_silent_client_holds_up_nobody() -> No
     assert len(looks) <= 2 + metrics.time.monotonic() - begin
     silent.close()
     served.stop()
+
+
+def test_two_hundred_who_drip_take_neither_the_stations_descriptors_nor_a_scrapes_place(tmp_path: Path) -> None:
+    port, over = free_port(), threading.Event()
+    station = Station(tmp_path, metrics={"port": port})
+    process = station.start(under=("prlimit", "--nofile=128"))
+    crowd: list[socket.socket] = []
+
+    def drip() -> None:
+        while not over.wait(0.2):
+            for one in list(crowd)[::2]:  # the others only sit there
+                with contextlib.suppress(OSError):
+                    one.send(b"X")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        until(lambda: can_connect(port), "the port")
+        for _ in range(200):
+            crowd.append(socket.create_connection(("127.0.0.1", port), 5))
+        begin = time.monotonic()
+        assert "weldwatch_inspecting 1.0" in scrape(port)
+        assert time.monotonic() - begin < 4, "a scrape waits for nobody's five seconds"
+        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 64
+        station.put("A.png", flat_png(10))
+        station.wait_for(1)
+        assert "folder_out_of_means" not in scrape(port)
+    finally:
+        over.set()
+        dripping.join()
+        for one in crowd:
+            one.close()
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_who_drips_is_hung_up_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scraping, "CLIENT_S", 0.3)
+    port = free_port()
+    served = metrics.Metrics(MetricsConfig(port=port), Health(), lambda: GAUGES, lambda: STATUS)
+    served.start()
+    until(lambda: can_connect(port), "the port")
+    with socket.create_connection(("127.0.0.1", port), 5) as dripping:
+
+        def ended() -> bool:
+            try:
+                dripping.sendall(b"x")
+            except OSError:
+                return True
+            return False
+
+        until(ended, "the end of it", 5)
+    served.stop()
+    until(lambda: not [one for one in threading.enumerate() if "process_request" in one.name], "no thread is left")
