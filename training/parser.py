@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from agent.usage import Parser, number
 from training.recipe import BUILT_IN, DEFAULT
 
 _ALL = """\
@@ -20,13 +21,13 @@ _DATA = (
     "raw frames (the Kaggle layout with train/train.json, a folder per class, or a CSV path,label,recording), "
     "or a set that prepare has made"
 )
+_COUNT, _NATURAL = number(int, 1), number(int, 0)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of weldwatch-train."""
-    top = argparse.ArgumentParser(
-        prog="weldwatch-train", description="From recordings of welding to a pipeline bundle.", epilog=_ALL,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    top = Parser(
+        prog="weldwatch-train", description="From recordings of welding to a pipeline bundle.", epilog=_ALL
     )  # fmt: skip
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -57,11 +58,11 @@ def parser() -> argparse.ArgumentParser:
 
 def _synthesizing(one: argparse.ArgumentParser) -> None:
     one.add_argument("--out", type=Path, required=True, help="a new folder")
-    one.add_argument("--recordings", type=_count, default=72)
-    one.add_argument("--frames", type=_count, default=60, help="of each recording")
+    one.add_argument("--recordings", type=_COUNT, default=72)
+    one.add_argument("--frames", type=_COUNT, default=60, help="of each recording")
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--size", type=_size, default=(800, 974), metavar="WxH", help="pixels (default 800x974)")
-    one.add_argument("--workers", type=_count, help="processes (default: all processors)")
+    one.add_argument("--workers", type=_COUNT, help="processes (default: all processors)")
 
 
 def _evaluating(one: argparse.ArgumentParser) -> None:
@@ -72,13 +73,13 @@ def _evaluating(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--seen-too", action="store_true", help="also the recordings that taught or tuned the bundle")
     one.add_argument(
-        "--folds", type=_count, metavar="K", help="cross-validate recipes by recording instead; small sets"
+        "--folds", type=_COUNT, metavar="K", help="cross-validate recipes by recording instead; small sets"
     )
     one.add_argument("--recipe", action="append", help="with --folds; several: the choice is made inside the folds")
-    one.add_argument("--seeds", type=_count, default=3, help="with --folds: how often, with other folds (default 3)")
+    one.add_argument("--seeds", type=_COUNT, default=3, help="with --folds: how often, with other folds (default 3)")
     one.add_argument("--weights", metavar="PATH", action="append", help="with --folds: for each --recipe in turn")
     one.add_argument("--out", type=Path, help="folder for evaluation.html and evaluation.json")
-    one.add_argument("--workers", type=_count, help="processes that read frames (default: all processors)")
+    one.add_argument("--workers", type=_COUNT, help="processes that read frames (default: all processors)")
     one.add_argument("--json", action="store_true", help="all figures as JSON on stdout")
 
 
@@ -102,33 +103,20 @@ def _quotas(one: argparse.ArgumentParser) -> None:
         "--split", choices=["recording", "given", "frame"],
         help="by recording; given: the set's own test/ stays test; frame: the usual leaky split, for comparison only",
     )  # fmt: skip
-    one.add_argument("--seed", type=_natural, help="another draw of the split, and of everything after it")
-    one.add_argument("--workers", type=_count, help="processes that read frames (default: all processors)")
+    one.add_argument("--seed", type=_NATURAL, help="another draw of the split, and of everything after it")
+    one.add_argument("--workers", type=_COUNT, help="processes that read frames (default: all processors)")
 
 
 def _fitting(one: argparse.ArgumentParser) -> None:
     one.add_argument("--weights", metavar="PATH", help="start from this file, or: imagenet, random")
     one.add_argument("--weights-origin", metavar="TEXT", help="where a file comes from, for the bundle's manifest")
     one.add_argument("--weights-licence", metavar="TEXT", help="and its licence; both, where its digest is not known")
-    one.add_argument("--epochs", type=_natural, help="of fine-tuning, at most")
+    one.add_argument("--epochs", type=_NATURAL, help="of fine-tuning, at most")
     one.add_argument("--resume", action="store_true", help="go on with the training that OUT holds")
 
 
-def _count(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return value
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
 def _quota(text: str) -> tuple[int | None]:
-    return (None,) if text == "all" else (_count(text),)
+    return (None,) if text == "all" else (int(_COUNT(text)),)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.usage import number
+
 if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.demo.camera import SimulatedCamera
@@ -26,29 +28,16 @@ def add_to(commands: Any) -> None:
         "agent judges them with the shipped bundle and publishes to a broker; a subscriber of its own shows what "
         "arrives. Ends by itself.",
     )
-    command.add_argument("--frames", type=_at_least(1, int), default=50, metavar="N", help="how many (default 50)")
-    command.add_argument("--rate", type=_at_least(0.1, float), default=5.0, metavar="R", help="a second (default 5)")
+    command.add_argument("--frames", type=number(int, 1), default=50, metavar="N", help="how many (default 50)")
+    command.add_argument("--rate", type=number(float, 0.1), default=5.0, metavar="R", help="a second (default 5)")
     command.add_argument("--directory", type=Path, metavar="D", help="captures, results and state (default: a new "
                          "folder for temporary files)")  # fmt: skip
-    command.add_argument("--mqtt-port", type=_at_least(1, int), metavar="P", help="use the broker at 127.0.0.1:P "
+    command.add_argument("--mqtt-port", type=number(int, 1, 65535), metavar="P", help="use the broker at 127.0.0.1:P "
                          "instead of the embedded one")  # fmt: skip
     command.add_argument("--bundle", default="weld-demo", help="a .pipeline file (default: the shipped demo bundle)")
-    command.add_argument(
-        "--seed", type=_at_least(0, int), default=0, help="other welds with another number (default 0)"
-    )
+    command.add_argument("--seed", type=number(int, 0), default=0, help="other welds with another number (default 0)")
     command.add_argument("--json", action="store_true", help="the summary as one JSON object in the last line")
     command.set_defaults(work=work)
-
-
-def _at_least(low: float, kind: type[int] | type[float]) -> Any:
-    def number(text: str) -> int | float:
-        value = kind(text)
-        if not low <= value <= 1e9:
-            raise argparse.ArgumentTypeError(f"must be at least {low:g}")
-        return value
-
-    number.__name__ = "number"
-    return number
 
 
 def work(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from agent import __version__
+from agent import __version__, usage
 from agent.cli import bench, bundle, check, demo, log, outbox, predict, run, support
 from agent.errors import UsageError, WeldwatchError
 from agent.logs import printable
@@ -27,11 +27,10 @@ start here:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line, also read by the documentation."""
-    top = argparse.ArgumentParser(
+    top = usage.Parser(
         prog="weldwatch",
         description="Inspection agent for a weld camera station: weld frame in, verdict out on MQTT and on disk.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"weldwatch {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)

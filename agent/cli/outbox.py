@@ -44,7 +44,6 @@ def add_to(commands: Any) -> None:
         description="Results that have not reached the disk or the broker yet, and those refused for good; and sending "
         "a span of time again. The agent may run or be stopped.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
     status = verbs.add_parser(

@@ -10,6 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agent.usage import number
+
+#: A step may wait for the disk at least that long on any machine.
+_SECONDS = number(float, 1, 3600, "a number of seconds")
+
 
 def add_to(commands: Any) -> None:
     """Describe the command."""
@@ -25,21 +30,11 @@ def add_to(commands: Any) -> None:
                          "broker, exit code 1 if anything stays undelivered")  # fmt: skip
     command.add_argument("--log", choices=("text", "json"), help="form of the log lines (default: json in the journal, "
                          "text elsewhere)")  # fmt: skip
-    command.add_argument("--watchdog", metavar="SECONDS", type=_limit, help="end with exit code 1, to be started "
+    command.add_argument("--watchdog", metavar="SECONDS", type=_SECONDS, help="end with exit code 1, to be started "
                          "again, when a step of the work takes longer; default: half of systemd's WatchdogSec, or "
                          "off")  # fmt: skip
     command.add_argument("--verbose", action="store_true", help="log what goes well, too")
     command.set_defaults(work=work)
-
-
-def _limit(text: str) -> float:
-    """At least a second: a step may wait for the disk that long on any machine."""
-    try:
-        if 1 <= (limit := float(text)) <= 3600:
-            return limit
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"found {text!r}; a number of seconds from 1 to 3600")
 
 
 def work(options: argparse.Namespace) -> int:
@@ -59,8 +54,8 @@ def work(options: argparse.Namespace) -> int:
 
     faulthandler.enable()  # should the service manager have to end it, the log says where each thread stood
     agent = Agent(settings, watchdog=Watchdog(Notify.from_environment(), options.watchdog))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.ask_to_stop())
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: agent.ask_to_stop())
     code = agent.run(once=options.once)
     if agent.start_again:  # under the same process id; what an old thread may still hold goes with the old image
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606  # a shell is what nobody wants here

@@ -32,7 +32,6 @@ def add_to(commands: Any) -> None:
         description="Measure each stage from image to delivered result, then the whole agent, and say how many cameras "
         "this machine keeps up with.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--bundle", default="weld-demo", help="a .pipeline file (default: the shipped demo bundle)")
     command.add_argument("--frames", metavar="DIR", help="a folder of images (default: synthetic frames)")

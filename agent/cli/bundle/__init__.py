@@ -27,7 +27,6 @@ def add_to(commands: Any) -> None:
         description="The life of a bundle on the station. A bundle never judges before it was verified whole and its "
         "golden images gave on this machine what they gave in training.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
 

@@ -45,7 +45,6 @@ def add_to(commands: Any) -> None:
         description="Read the results from the daily logs in results.directory. Only reads; works with the agent "
         "running or stopped, and for everybody who may read that folder.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--config", metavar="FILE", help="the station's configuration; default: as for run")
     command.add_argument("--directory", metavar="DIR", help="a results folder, instead of a configuration")

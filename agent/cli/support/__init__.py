@@ -29,7 +29,6 @@ def add_to(commands: Any) -> None:
         help="pack what a helper needs to see, without secrets",
         description="Pack what somebody who helps needs to see into one file, secrets taken out. Sends nothing.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--config", metavar="FILE", help="default: as for run")
     command.add_argument("--out", metavar="FILE", help="default: weldwatch-support-<time>.tar.gz in this folder")
