@@ -204,7 +204,7 @@ class Agent:
             if not parts.intake.is_open():
                 break
             alive[0].join(_ONCE_TICK_S)
-        undone = {"disk_low", "folder_missing", "camera_stalled"}
+        undone = {"disk_low", "folder_missing", "folder_unreadable", "camera_stalled"}
         if {problem.partition(":")[0] for problem in self.health.problems()} & undone:
             self._failed.set()
 

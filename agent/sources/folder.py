@@ -333,4 +333,4 @@ class FolderSource:
         """Say how the scan went."""
         unreadable = bool(errors) and errors[0][0] == b""
         self._state = "unreadable" if unreadable else "polling" if self._watching.polling else "watching"
-        self._notes.scanned(errors)
+        self._notes.scanned(self._root, errors)

@@ -83,7 +83,7 @@ class Notes:
         if self._health.raise_problem(f"folder_missing:{self._source}", detail):
             _log.error("source %s: folder_missing: %s; create or mount it, it is taken up then", self._source, detail)
 
-    def scanned(self, errors: Sequence[tuple[bytes, OSError]]) -> None:
+    def scanned(self, root: bytes, errors: Sequence[tuple[bytes, OSError]]) -> None:
         """The folder is there; these folders of it could not be read."""
         if self._health.clear_problem(f"folder_missing:{self._source}"):
             _log.info("source %s: folder_missing is over: the folder is there again", self._source)
@@ -93,10 +93,11 @@ class Notes:
                 _log.info("source %s: folder_unreadable is over: every folder can be read again", self._source)
             return
         folder, error = errors[0]
-        detail = f"{readable_name(folder) or '.'}: {error.strerror}"
+        detail = f"{readable_name(folder or root)}: {error.strerror}"
         if self._health.raise_problem(unreadable, detail):
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            _log.error("source %s: folder_unreadable: %s%s; give the agent permission", self._source, detail, more)
+            _log.error("source %s: folder_unreadable: %s%s; give the agent's user read and search permission",
+                       self._source, detail, more)  # fmt: skip
 
     def out_of_means(self, error: OSError) -> None:
         """The machine lacks the means to read a file: descriptors, memory."""

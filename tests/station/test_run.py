@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -185,6 +186,36 @@ def test_the_agent_writes_nothing_into_a_capture_folder(station: Station) -> Non
     station.write()
     done = station.once()
     assert (done.returncode, "must lie outside the watched folder" in done.stderr) == (2, True)
+
+
+@pytest.fixture
+def closed(station: Station) -> Iterator[Path]:
+    """A folder below the capture folder that its owner may not read."""
+    folder = station.captures / "shift1"
+    folder.mkdir()
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("which", ["the capture folder", "one below it"])
+def test_once_fails_where_it_may_not_read_a_folder(station: Station, closed: Path, which: str) -> None:
+    station.put("good.png", flat_png(200))
+    if which == "the capture folder":
+        closed = station.captures
+        closed.chmod(0)
+    root = os.geteuid() == 0  # who may read everything, unless that is taken from him
+    under = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if root else []
+    command = [*under, *WELDWATCH, "run", "--once", "--config", str(station.file)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    finally:
+        closed.chmod(0o700)
+    assert done.returncode == 1, done.stderr
+    name = closed if closed == station.captures else closed.name
+    (said,) = (line for line in done.stderr.splitlines() if " ERROR " in line)
+    assert f"folder_unreadable: {name}: Permission denied; give the agent's user read and search permission" in said
+    assert len(station.lines()) == (which != "the capture folder")
 
 
 def test_a_file_name_cannot_forge_a_line_of_the_log(station: Station) -> None:
