@@ -127,12 +127,11 @@ def _as_table(results: Iterator[Result], count: int) -> Iterator[Result]:
     """A table for people; a progress bar while it fills, when there is a terminal to show it on."""
     from rich.console import Console
     from rich.progress import track
-    from rich.table import Table
     from rich.text import Text
 
-    from agent.logs import printable
+    from agent.cli import tables
 
-    table = Table("image", "evaluation", "class", "defect probability", "ms", "why", box=None, pad_edge=False)
+    rows: list[tuple[str | Text, ...]] = []
     errors = Console(stderr=True)
     for result in track(results, "judging", count, console=errors, transient=True, disable=not errors.is_terminal):
         reason = result.reasons[0]
@@ -143,14 +142,7 @@ def _as_table(results: Iterator[Result], count: int) -> Iterator[Result]:
         )
         value = "" if reason.value is None else f"{reason.value:.4f}"
         colour = {"OK": "green", "NotOK": "red"}.get(result.evaluation, "yellow")
-        # Text, not markup: a file may be called "[bold]x.png".
-        table.add_row(
-            Text(printable(result.image.name)),
-            Text(result.evaluation, colour),
-            Text(printable(result.class_ or "–")),
-            value,
-            f"{result.timing_ms.total:.1f}",
-            Text(printable(why)),
-        )
+        evaluation = Text(result.evaluation, colour)
+        rows.append((result.image.name, evaluation, result.class_ or "–", value, f"{result.timing_ms.total:.1f}", why))
         yield result
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    tables.show(("image", "evaluation", "class", "defect", "ms", "why"), rows, right=(3, 4))

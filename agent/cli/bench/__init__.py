@@ -101,27 +101,16 @@ def advice(frames_per_second: float, measured: list[Measured]) -> str:
 
 
 def _show(told: dict[str, Any], measured: list[Measured]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    from agent.cli import tables
     from agent.logs import printable
 
-    console = Console(highlight=False, width=None if _terminal() else 120)
+    out = tables.console()
     for line in (told["machine"], told["frames"], told["bundle"]):
-        console.print(Text(printable(line)))
-    table = Table("stage", box=None, pad_edge=False)
-    for head in ("p50 ms", "p99 ms", "a second"):
-        table.add_column(head, justify="right")
-    table.add_column("")
-    for one in measured:
-        times = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}") if one.times_ms else ("", "")
-        table.add_row(Text(printable(one.name)), *times, f"{one.per_second:.0f}", Text(printable(one.note)))
-    console.print(table)
-    console.print(Text(printable(told["advice"])))
+        out.print(printable(line))
+    tables.show(("stage", "p50 ms", "p99 ms", "a second"), map(_row, measured), right=(1, 2, 3))
+    out.print(printable(told["advice"]))
 
 
-def _terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()
+def _row(one: Measured) -> tuple[str, ...]:
+    times = (f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}") if one.times_ms else ("", "")
+    return (f"{one.name}: {one.note}" if one.note else one.name, *times, f"{one.per_second:.0f}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +38,9 @@ def _results(options: argparse.Namespace) -> Path:
 
 
 def _show(told: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from agent.cli import tables
 
-    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, highlight=False)
+    console = tables.console()
     active, candidate = (f"{told[who]['name']} {told[who]['version']}" for who in ("active", "candidate"))
     console.print(
         f"active {active} ({told['active']['variant']}), candidate {candidate} ({told['candidate']['variant']})"
@@ -50,13 +48,10 @@ def _show(told: dict[str, Any]) -> None:
     console.print(
         f"{told['frames']} frames from {told['from']} to {told['to']}, {told['skipped']} skipped by the candidate"
     )
-    table = Table(title="frames by verdict", title_justify="left", box=None, pad_edge=False)
     words = list(told["table"])
-    for heading in ("active ↓  candidate →", *words):
-        table.add_column(heading, justify="left" if heading.startswith("active") else "right")
-    for one in words:
-        table.add_row(one, *(str(told["table"][one][other]) for other in words))
-    console.print(table)
+    rows = [(one, *(str(told["table"][one][other]) for other in words)) for one in words]
+    console.print("frames by verdict")
+    tables.show(("active ↓  candidate →", *words), rows, right=range(1, len(words) + 1))
     console.print(f"agreement  {_rate(told['agreement'], 'frames')}")
     for who, times in told["ms"].items():
         console.print(f"{who} takes {times['p50']} ms a frame (p99 {times['p99']}), preprocessing and inference")

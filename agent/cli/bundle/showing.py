@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +39,9 @@ def _signed(archive: Archive, keys: Path | None) -> str:
 
 def _show(archive: Archive, signed: str) -> None:
     """A page for a person. Everything in a manifest is somebody's words: shown as text, never as markup."""
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
+    from agent.cli import tables
     from agent.logs import printable
 
     manifest, facts = archive.manifest, archive.manifest.training
@@ -64,10 +62,7 @@ def _show(archive: Archive, signed: str) -> None:
         rows.append((f"variant {name}", f"NotOK from a defect probability of {rule.threshold:.3g}{band}"))
         numbers = measured.get(name, {}).get("test") if isinstance(measured, dict) else None
         rows += _numbers(numbers) if isinstance(numbers, dict) else []
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for key, value in rows:
-        table.add_row(Text(printable(key), "bold"), Text(printable(value)))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    tables.show((), [(Text(printable(key), "bold"), value) for key, value in rows])
 
 
 def _numbers(test: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.cli import tables
 from agent.cli.bundle.answer import answer
 
 if TYPE_CHECKING:
@@ -52,17 +53,17 @@ def show(options: argparse.Namespace) -> int:
     judging, runs = read(Path(config.state))
     wanted = pointer.active if pointer else config.bundle.initial
     names = store.names()
-    lines = []
+    rows = []
     for name in [*names, *([] if wanted in names else [wanted])]:
         notes = ["judges beside, as shadow"] if name == shadow else []
         if name == wanted and pointer is None:
             notes.append("bundle.initial; nothing was activated yet")
         if judging is not None and runs and _is(judging, name, store):
             notes.insert(0, f"judges since {judging.since}, {judging.variant} on {judging.device}")
-        lines.append(f"{'*' if name == wanted else ' '} {name}{'  ' if notes else ''}{'; '.join(notes)}")
-    lines.append("* is what was activated" + ("" if runs else "; no agent is running"))
+        rows.append((f"{'*' if name == wanted else ' '} {name}", "; ".join(notes)))
+    about = "* is what was activated" + ("" if runs else "; no agent is running")
     if runs and judging is not None and judging.problem:
-        lines.append(f"the running agent says {judging.problem}")
+        about += f"\nthe running agent says {judging.problem}"
     values = {
         "active": pointer.active if pointer else None,
         "initial": config.bundle.initial,
@@ -72,7 +73,9 @@ def show(options: argparse.Namespace) -> int:
         "running": runs,
         "judging": _facts(judging) if runs and judging else None,
     }
-    return answer(options, values, "\n".join(lines))
+    if not options.json:
+        tables.show((), rows)
+    return answer(options, values, about)
 
 
 def activate(options: argparse.Namespace) -> int:

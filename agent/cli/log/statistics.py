@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
+from agent.cli import tables
 from agent.cli.log.telling import decode
 from agent.clock import parse_iso
-from agent.logs import printable
 
 EVALUATIONS = ("OK", "NotOK", "NotDecidable")
 _HOURS_SHOWN = 24
@@ -95,31 +94,29 @@ class Statistics:
 
 def show(statistics: Statistics) -> None:
     """For people."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    out = tables.console()
     if not statistics.count:
-        console.print("no result matches")
+        out.print("no result matches")
         return
-    console.print(_head(statistics), soft_wrap=True)
-    console.print()
+    out.print(_head(statistics))
+    out.print()
     rows = [
         (name, str(statistics.evaluations[name]), f"{statistics.evaluations[name] / statistics.count:.1%}")
         for name in EVALUATIONS
     ]
-    console.print(_table(("evaluation", "results", "share"), rows))
+    tables.show(("evaluation", "results", "share"), rows, right=(1, 2))
     for title, counter in (("NotDecidable because", statistics.reasons), ("judged by", statistics.models)):
         if counter:
-            console.print()
-            console.print(_table((title, "results"), [(name, str(n)) for name, n in counter.most_common()]))
-    console.print()
+            out.print()
+            tables.show((title, "results"), [(name, str(n)) for name, n in counter.most_common()], right=(1,))
+    out.print()
     hours = [
         (hour, *(str(counts[name]) for name in EVALUATIONS), f"{sum(counts.values()) / 3600:.2f}")
         for hour, counts in statistics.local_hours()
     ]
-    console.print(_table(("hour", *EVALUATIONS, "a second"), hours))
+    tables.show(("hour", *EVALUATIONS, "a second"), hours, right=range(1, 5))
     if statistics.not_results:
-        console.print(f"\n{statistics.not_results} lines are no results and were passed over")
+        out.print(f"\n{statistics.not_results} lines are no results and were passed over")
 
 
 def _head(statistics: Statistics) -> str:
@@ -136,15 +133,3 @@ def _head(statistics: Statistics) -> str:
 def _local(created_at: str, zone: tzinfo) -> str:
     moment: datetime = parse_iso(created_at).astimezone(zone)
     return f"{moment:%Y-%m-%d %H:%M:%S}"
-
-
-def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for number, head in enumerate(heads):
-        table.add_column(head, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table

@@ -6,6 +6,8 @@ terminal.
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from datetime import datetime, tzinfo
 
 import msgspec
@@ -59,25 +61,31 @@ def local(shown: Shown, zone: tzinfo) -> datetime:
     return parse_iso(shown.created_at).astimezone(zone)
 
 
-def as_line(line: bytes, zone: tzinfo, colour: bool) -> str:
+def as_line(line: bytes, zone: tzinfo, terminal: bool) -> str:
     """For people; ends with a newline."""
     shown = decode(line)
     if shown is None:
         return f"(no result) {printable(line[:100].decode(errors='replace'))}\n"
-    evaluation = f"{shown.evaluation:<12}"
-    if colour:
-        evaluation = f"\x1b[{_COLOURS.get(shown.evaluation, '0')}m{evaluation}\x1b[0m"
     try:
         when = f"{local(shown, zone):%Y-%m-%d %H:%M:%S.%f}"[:-3]
     except ValueError:
-        when = printable(shown.created_at)
+        when = shown.created_at
     value = next((reason.value for reason in shown.reasons if reason.value is not None), None)
     number = "" if value is None else f"{value:.3f}"
     why = ""
     if shown.evaluation == "NotDecidable":
         why = "  " + "; ".join(f"{reason.code} {reason.detail or ''}".strip() for reason in shown.reasons)
-    rest = printable(f"{shown.part_id or '–':<12} {shown.image.name}{why}")
-    return f"{when:<23} {evaluation} {number:>6}  {rest}\n"
+    text = printable(
+        f"{when:<23} {shown.evaluation:<12} {number:>6}  {shown.part_id or '–':<12} {shown.image.name}{why}"
+    )
+    return (_on_terminal(text, printable(shown.evaluation)) if terminal else text) + "\n"
+
+
+def _on_terminal(text: str, evaluation: str) -> str:
+    """In colour; what finds no room goes on below the evaluation."""
+    if len(text) > (width := shutil.get_terminal_size().columns):
+        text = textwrap.fill(text, max(40, width), subsequent_indent=" " * 24, break_on_hyphens=False)
+    return text.replace(evaluation, f"\x1b[{_COLOURS.get(evaluation, '0')}m{evaluation}\x1b[0m", 1)
 
 
 def as_raw(line: bytes, terminal: bool) -> bytes:
