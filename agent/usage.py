@@ -16,6 +16,7 @@ import argparse
 import difflib
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -128,6 +129,12 @@ class Parser(argparse.ArgumentParser):
         if action is None:
             return name
         return f"{name} {action.metavar or ('{' + ','.join(map(str, action.choices)) + '}' if action.choices else '…')}"
+
+
+def examples(*commands: str, then: str) -> str:
+    """The end of a help page: commands to copy, and the next step."""
+    following = textwrap.fill(f"next: {then}", 78, break_on_hyphens=False, break_long_words=False)
+    return "\n".join(["examples:", *(f"  {command}" for command in commands), "", following, ""])
 
 
 def number(

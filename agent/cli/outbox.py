@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.usage import examples
+
 if TYPE_CHECKING:
     from agent.delivery.replays import Progress, Wish
     from agent.ledger import DeadLetter
@@ -21,18 +23,22 @@ if TYPE_CHECKING:
 
 _SHOWN = 20  #: dead letters in the table; --json has all
 _EPILOG = """\
-sinks: files (the results folder), mqtt, sparkplug and webhook. A result waits until the sink has taken it. One that
-a sink refuses for good (too large for the broker, a name the disk never takes) is a dead letter, kept with its reason.
+sinks: files (the results folder), mqtt, sparkplug and webhook. A result waits
+until the sink has taken it. One that a sink refuses for good (too large for the
+broker, a name the disk never takes) is a dead letter, kept with its reason.
 
 times for --since and --until:  45s  30m  2h  3d     so long ago
                                 08:00  today  yesterday
-                                2026-11-22  2026-11-22T08:00  2026-11-22T08:00+01:00
+                                2026-11-22  2026-11-22T08:00
+                                2026-11-22T08:00+01:00
 
 examples:
   weldwatch outbox status --config agent.yaml
   weldwatch outbox status --json
   weldwatch outbox replay --since 06:00 --until 08:00
   weldwatch outbox cancel 20261122T102205141Z-3f2a
+
+next: each verb has its own help: weldwatch outbox replay --help.
 """
 
 
@@ -50,6 +56,11 @@ def add_to(commands: Any) -> None:
         "status",
         help="how far each sink is, and its dead letters",
         description="For each sink: delivered up to which sequence, how many wait, since when; and its dead letters.",
+        epilog=examples(
+            "weldwatch outbox status --config agent.yaml",
+            "weldwatch outbox status --json",
+            then="weldwatch check says what is wrong with a broker; weldwatch outbox replay sends results again.",
+        ),
     )
     status.add_argument("--config", metavar="FILE", help="the station's configuration; default: as for run")
     status.add_argument("--json", action="store_true", help="answer as one JSON object")
@@ -64,13 +75,25 @@ def _add_replay(verbs: Any) -> None:
         description="Have the results of a span of time sent again, with the same ids and bytes, beside what is fresh "
         "(500 a second at most). The wish is kept in the state folder: a running agent takes it up within seconds, a "
         "stopped one when it starts. On MQTT 5 these messages carry the user property replayed: true.",
+        epilog=examples(
+            "weldwatch outbox replay --since 06:00 --until 08:00",
+            "weldwatch outbox replay --since 2026-11-22T08:00 --sink webhook",
+            then="weldwatch outbox status shows how far it is; weldwatch outbox cancel ends it.",
+        ),
     )
     replay.add_argument("--since", metavar="T", required=True, help="results made from then on")
     replay.add_argument("--until", metavar="T", help="and before then; default: up to now")
-    replay.add_argument("--sink", choices=("mqtt", "sparkplug", "webhook"), default="mqtt", help="where to")
+    replay.add_argument(
+        "--sink", choices=("mqtt", "sparkplug", "webhook"), default="mqtt", help="where to (default mqtt)"
+    )
     replay.set_defaults(work=_replay)
     cancel = verbs.add_parser(
-        "cancel", help="end a replay", description="End a replay; what was sent by then was sent."
+        "cancel",
+        help="end a replay",
+        description="End a replay; what was sent by then was sent.",
+        epilog=examples(
+            "weldwatch outbox cancel 20261122T102205141Z-3f2a", then="weldwatch outbox status shows that it is gone."
+        ),
     )
     cancel.add_argument("replay", metavar="REPLAY", help="its name, as replay and status show it")
     cancel.set_defaults(work=_cancel)

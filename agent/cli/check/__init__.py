@@ -14,9 +14,17 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from agent.usage import examples
+
 if TYPE_CHECKING:
     from agent.cli.check.finding import Finding
     from agent.config import AgentConfig
+
+_EPILOG = examples(
+    "weldwatch check --config agent.yaml",
+    "weldwatch check --config agent.yaml --json",
+    then="do what the findings say, then weldwatch run --config agent.yaml.",
+)
 
 
 def add_to(commands: Any) -> None:
@@ -28,6 +36,7 @@ def add_to(commands: Any) -> None:
         "cameras, disks, clock, broker, certificates, ports. Changes nothing; the agent may run. Started by root it "
         "tries as the user who owns the state folder. Exit code 1 if something failed, 2 if the configuration itself "
         "is wrong; warnings are no failure.",
+        epilog=_EPILOG,
     )
     command.add_argument("--config", metavar="FILE", help="default: as for run")
     command.add_argument("--json", action="store_true", help="findings as one JSON object")

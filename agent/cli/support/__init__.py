@@ -11,14 +11,22 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-_EPILOG = """\
-in it: the configuration, what `weldwatch check` says, versions, the last lines of the journal, how far each sink
-is, and statistics of the last seven days. Not in it: passwords, tokens, keys, user names, addresses with such in
-them, and images (unless you ask for some with --frames). Names of images and parts are in it. Look through it
-before you give it away:
+from agent.usage import number
 
+_EPILOG = """\
+examples:
+  weldwatch support --config agent.yaml
   weldwatch support --out support.tar.gz
+
+in it: the configuration, what `weldwatch check` says, versions, the last lines
+of the journal, how far each sink is, and statistics of the last seven days.
+Not in it: passwords, tokens, keys, user names, addresses with such in them,
+and images (unless you ask for some with --frames). Names of images and parts
+are in it. Look through it before you give it away:
+
   tar -xzf support.tar.gz --to-stdout | less
+
+next: give it to who helps; nothing was sent.
 """
 
 
@@ -32,7 +40,9 @@ def add_to(commands: Any) -> None:
     )
     command.add_argument("--config", metavar="FILE", help="default: as for run")
     command.add_argument("--out", metavar="FILE", help="default: weldwatch-support-<time>.tar.gz in this folder")
-    command.add_argument("--frames", metavar="N", type=int, default=0, help="also the last N images (default none)")
+    command.add_argument(
+        "--frames", metavar="N", type=number(int, 0), default=0, help="also the last N images (default none)"
+    )
     command.set_defaults(work=work)
 
 
