@@ -8,14 +8,18 @@ import argparse
 from pathlib import Path
 
 from agent.usage import Parser, number
+from training.pages import PAGES
 from training.recipe import BUILT_IN, DEFAULT
 
 _ALL = """\
 examples:
-  weldwatch-train synthesize --out frames/ --recordings 72 --frames 60     drawn frames, to try everything with
-  weldwatch-train all --recipe demo --data frames/ --out out/              frames to bundle and report
-  weldwatch-train all --recipe aluminium --data al5083/ --out out/ --weights mobilenet_5_0_160_tf_no_top.h5
-  weldwatch-train evaluate --bundle out/al5083-1.0.0.pipeline --data al5083/
+  weldwatch-train synthesize --out frames/
+  weldwatch-train all --recipe demo --data frames/ --out out/
+  weldwatch-train evaluate --bundle out/weld-demo-1.0.0.pipeline --data frames/
+  weldwatch-train all --recipe aluminium --data al5083/ --out al/
+
+Each command has its own help: weldwatch-train all --help. On the station goes
+weldwatch bundle install weld-demo-1.0.0.pipeline.
 """
 _DATA = (
     "raw frames (the Kaggle layout with train/train.json, a folder per class, or a CSV path,label,recording), "
@@ -24,7 +28,7 @@ _DATA = (
 _COUNT, _NATURAL = number(int, 1), number(int, 0)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line of weldwatch-train."""
     top = Parser(
         prog="weldwatch-train", description="From recordings of welding to a pipeline bundle.", epilog=_ALL
@@ -32,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, summary: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        about, end = PAGES[name]
+        return commands.add_parser(name, help=summary, description=about, epilog=end)
 
     _synthesizing(add("synthesize", "draw recordings to try everything with; they say nothing of real welds"))
 
@@ -58,9 +63,9 @@ def parser() -> argparse.ArgumentParser:
 
 def _synthesizing(one: argparse.ArgumentParser) -> None:
     one.add_argument("--out", type=Path, required=True, help="a new folder")
-    one.add_argument("--recordings", type=_COUNT, default=72)
-    one.add_argument("--frames", type=_COUNT, default=60, help="of each recording")
-    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--recordings", type=_COUNT, default=72, help="how many (default 72)")
+    one.add_argument("--frames", type=_COUNT, default=60, help="of each recording (default 60)")
+    one.add_argument("--seed", type=_NATURAL, default=0, help="other welds with another number (default 0)")
     one.add_argument("--size", type=_size, default=(800, 974), metavar="WxH", help="pixels (default 800x974)")
     one.add_argument("--workers", type=_COUNT, help="processes (default: all processors)")
 

@@ -10,13 +10,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.usage import number
+from agent.usage import examples, number
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
     from agent.demo.camera import SimulatedCamera
 
 _PATIENCE_S = 60.0  #: after the last frame was dropped
+
+_EPILOG = examples(
+    "weldwatch demo",
+    "weldwatch demo --frames 200 --rate 20 --directory demo/",
+    "weldwatch demo --frames 50 --mqtt-port 1883 --json",
+    then="the folder has captures/, results/ and the agent.yaml that it ran with, to start your own from. "
+    "weldwatch predict judges images of yours.",
+)
 
 
 def add_to(commands: Any) -> None:
@@ -26,7 +34,8 @@ def add_to(commands: Any) -> None:
         help="the whole station with nothing configured",
         description="Run a whole station: a simulated camera drops synthetic weld frames into a capture folder, the "
         "agent judges them with the shipped bundle and publishes to a broker; a subscriber of its own shows what "
-        "arrives. Ends by itself.",
+        "arrives. Ends by itself. The frames are drawn: to see the product at work, not to judge welds by.",
+        epilog=_EPILOG,
     )
     command.add_argument("--frames", type=number(int, 1), default=50, metavar="N", help="how many (default 50)")
     command.add_argument("--rate", type=number(float, 0.1), default=5.0, metavar="R", help="a second (default 5)")

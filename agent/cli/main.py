@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 the work failed, 2 wrong usage or configuration. ``--help`
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -22,10 +21,14 @@ start here:
   weldwatch predict weld.png           one image, one verdict
   weldwatch check --config agent.yaml  try everything that a configuration names
   weldwatch run --config agent.yaml    the agent
+  weldwatch log --follow               read what it finds
+
+Each command has its own help: weldwatch run --help. Bundles from your own
+recordings are made by another program: weldwatch-train --help.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> usage.Parser:
     """The whole command line, also read by the documentation."""
     top = usage.Parser(
         prog="weldwatch",

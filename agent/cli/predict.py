@@ -9,11 +9,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.usage import examples
+
 if TYPE_CHECKING:
     from agent.frame import Frame
     from agent.result import Result
 
 _MAX_FILE = 256 << 20
+
+_EPILOG = examples(
+    "weldwatch predict weld.png",
+    "weldwatch predict captures/ --bundle al5083-1.0.0.pipeline",
+    "weldwatch predict captures/ --out verdicts/ --json",
+    then="weldwatch bundle inspect weld-demo says what the bundle was trained on and how good it is; weldwatch "
+    "run does this for a camera's folder, all day.",
+)
 
 
 def add_to(commands: Any) -> None:
@@ -22,7 +32,9 @@ def add_to(commands: Any) -> None:
         "predict",
         help="judge images once, without a station",
         description="Judge images with a bundle and show class, probability and verdict of each. "
-        "Folders are searched for images. Exit code 1 if any image cannot be inspected.",
+        "Folders are searched for images. To try a bundle on frames of yours. Exit code 1 if any image cannot be "
+        "inspected.",
+        epilog=_EPILOG,
     )
     command.add_argument("paths", metavar="PATH", nargs="+", type=Path, help="image files or folders of them")
     command.add_argument("--bundle", default="weld-demo", help="a .pipeline file (default: the shipped demo bundle)")

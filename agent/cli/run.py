@@ -10,10 +10,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agent.usage import number
+from agent.usage import examples, number
 
 #: A step may wait for the disk at least that long on any machine.
 _SECONDS = number(float, 1, 3600, "a number of seconds")
+
+_EPILOG = examples(
+    "weldwatch run --config agent.yaml",
+    "weldwatch run --config agent.yaml --once     inspect what is there, and end",
+    "weldwatch run --log json --watchdog 60       as a service without systemd",
+    then="weldwatch check --config agent.yaml tries all that it names, best before the first run; weldwatch "
+    "log reads what the agent finds.",
+)
 
 
 def add_to(commands: Any) -> None:
@@ -22,7 +30,9 @@ def add_to(commands: Any) -> None:
         "run",
         help="the agent: watch, inspect, publish",
         description="Watch the configured sources, inspect each image, publish results to MQTT and to disk. "
-        "SIGTERM or Ctrl-C: finish what is claimed, deliver what it can in 5 s, end.",
+        "SIGTERM or Ctrl-C: finish what is claimed, deliver what it can in 5 s, end. Killed anywhere, the next start "
+        "goes on where it was.",
+        epilog=_EPILOG,
     )
     command.add_argument("--config", metavar="FILE", help="default: $WELDWATCH_CONFIG, /etc/weldwatch/agent.yaml, "
                          "config/agent.yaml")  # fmt: skip

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import re
+import shlex
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from agent.cli import main as agents
+from agent.usage import Parser
 from training import cli as trainings
+from training import parser as trainings_parser
 
 LOG, TRAIN, ALL = "weldwatch log", "weldwatch-train", "weldwatch-train all"
 
@@ -93,3 +98,37 @@ def test_a_word_that_stands_for_its_option_and_help_beside_a_wrong_option_are_un
     with pytest.raises(SystemExit, match="0"):
         agents.main(["log", "--sinse", "--help"])
     assert "usage: weldwatch log" in capsys.readouterr().out
+
+
+def every(parser: Parser) -> Iterator[Parser]:
+    """A program and each command and verb of it."""
+    yield parser
+    for below in parser._commands().values():
+        yield from every(below)
+
+
+TOPS: dict[str, Parser] = {"weldwatch": agents.parser(), "weldwatch-train": trainings_parser.parser()}
+PAGES = [pytest.param(one, id=one.prog) for top in TOPS.values() for one in every(top)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_help_page_teaches(page: Parser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is for, examples that its own parser takes, defaults, the next step; 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    said = page.format_help()
+    assert [line for line in said.splitlines() if len(line) > 80] == []
+    assert len(page.description or "") > 40
+    assert (page.description or "").endswith(".")
+    examples = re.findall(
+        rf"^  ({page.prog} [^|\n]*?)(?:  +[^-\s][^\n]*| [|>] [^\n]*)?$", page.epilog or "", re.MULTILINE
+    )
+    assert examples
+    for example in examples:
+        program, *arguments = shlex.split(example)
+        TOPS[program].parse_args(arguments)
+    if page not in TOPS.values():
+        assert "\nnext: " in (page.epilog or "")
+    for action in page._actions:
+        assert action.help or page._commands(), action.dest
+        if action.option_strings and action.nargs != 0 and action.default not in (None, False, argparse.SUPPRESS):
+            assert "default" in (action.help or ""), action.option_strings

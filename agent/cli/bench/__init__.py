@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 CAMERA_FPS = 10.0  #: of the cameras that the advice speaks of
 _EPILOG = """\
-Results go into a folder for temporary files below --directory and are removed. Measure on the disk that results are
-going to be on: a sync on an eMMC takes a hundred times as long as on a memory file system. Run it while nothing else
+Results go into a folder for temporary files below --directory and are removed.
+Measure on the disk that results are going to be on: a sync on an eMMC takes a
+hundred times as long as on a memory file system. Run it while nothing else
 does; beside a working agent both are slower.
 
 examples:
   weldwatch bench --directory /var/lib/weldwatch
   weldwatch bench --bundle al5083-1.0.0.pipeline --frames captures/shift1 --json
+
+next: its last line says what limits this machine, and what to do about it.
 """
 
 
@@ -30,7 +33,7 @@ def add_to(commands: Any) -> None:
         "bench",
         help="what this machine can do, stage by stage",
         description="Measure each stage from image to delivered result, then the whole agent, and say how many cameras "
-        "this machine keeps up with.",
+        "this machine keeps up with. For who buys or sizes one; takes some ten seconds.",
         epilog=_EPILOG,
     )
     command.add_argument("--bundle", default="weld-demo", help="a .pipeline file (default: the shipped demo bundle)")

@@ -7,16 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.bundle import compare, keys, showing, station
+from agent.cli.bundle.pages import PAGES
 
 _EPILOG = """\
 a new model on a station:
-  weldwatch bundle inspect aluminium-1.1.0.pipeline     what it is, and its numbers
-  weldwatch bundle install aluminium-1.1.0.pipeline     verified, side by side with the others
-  weldwatch bundle shadow aluminium-1.1.0               judges the same frames beside the active one
-  weldwatch bundle compare --labels reviewed.csv        agreement, escapes and overkill of both
-  weldwatch bundle activate aluminium-1.1.0             self-tested, then taken up within 2 s
-  weldwatch bundle rollback                             back to what judged before
+  weldwatch bundle inspect steel-1.1.0.pipeline   what it is, and its numbers
+  weldwatch bundle install steel-1.1.0.pipeline   verified, beside the others
+  weldwatch bundle shadow steel-1.1.0             judges beside the active one
+  weldwatch bundle compare --labels reviewed.csv  escapes and overkill of both
+  weldwatch bundle activate steel-1.1.0           self-tested, in use within 2 s
+  weldwatch bundle rollback                       back to what judged before
+
+next: each verb has its own help: weldwatch bundle activate --help.
 """
+
+_NAMED = {
+    "BUNDLE": "a .pipeline file, or weld-demo, which ships with the agent",
+    "FILE": "a .pipeline file",
+    "NAME-VERSION": "an installed bundle, as weldwatch bundle list names it",
+}
 
 
 def add_to(commands: Any) -> None:
@@ -31,9 +40,10 @@ def add_to(commands: Any) -> None:
     verbs = top.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     def verb(name: str, help_: str, work: Any, *, file: str | None = None, at_station: bool = False) -> Any:
-        command = verbs.add_parser(name, help=help_, description=f"{help_[0].upper()}{help_[1:]}.")
+        about, end = PAGES[name]
+        command = verbs.add_parser(name, help=help_, description=about, epilog=end)
         if file:
-            command.add_argument("bundle", metavar=file)
+            command.add_argument("bundle", metavar=file, help=_NAMED[file])
         if at_station:
             command.add_argument("--config", metavar="FILE", help="the station's configuration; default: as for run")
         command.add_argument("--json", action="store_true", help="answer as one JSON object")
@@ -45,7 +55,12 @@ def add_to(commands: Any) -> None:
     )
     verified = verb("verify", "verify a bundle whole and run its self-test here", showing.verify, file="BUNDLE")
     for command in (shown, verified):
-        command.add_argument("--trusted-keys", metavar="DIR", type=Path, help="folder of public keys (*.pub)")
+        command.add_argument(
+            "--trusted-keys",
+            metavar="DIR",
+            type=Path,
+            help="folder of public keys (*.pub; default: who signed it is not looked at)",
+        )
     verb("install", "copy a bundle into the station's store", station.install, file="FILE", at_station=True)
     verb("list", "show installed bundles, which one is active and which one judges", station.show, at_station=True)
     verb(
@@ -65,7 +80,7 @@ def _add_shadow(verb: Any) -> None:
         "shadow", "let a candidate judge the same frames beside the active bundle", station.shadow, at_station=True
     )
     which = shadow.add_mutually_exclusive_group(required=True)
-    which.add_argument("bundle", metavar="NAME-VERSION", nargs="?")
+    which.add_argument("bundle", metavar="NAME-VERSION", nargs="?", help=_NAMED["NAME-VERSION"])
     which.add_argument("--off", action="store_true", help="end it")
     compared = verb("compare", "compare the candidate with the active bundle, on what both judged", compare.compare)
     compared.add_argument(

@@ -24,7 +24,8 @@ NEWEST = 50  #: shown to people who did not say since when
 _EPILOG = f"""\
 times for --since:  45s  30m  2h  3d     so long ago
                     08:00                the last time it was so late
-                    today  yesterday  2026-11-22  2026-11-22T08:00  2026-11-22T07:00:00Z
+                    today  yesterday
+                    2026-11-22  2026-11-22T08:00  2026-11-22T07:00:00Z
 Times without a zone are the station's (station.timezone).
 
 Without --since you see the newest {NEWEST}; --json and --stats take everything.
@@ -34,6 +35,8 @@ examples:
   weldwatch log --since 2h --evaluation NotOK
   weldwatch log --part A17 --json | jq .reasons
   weldwatch log --since today --stats
+
+next: weldwatch outbox status, where results do not arrive elsewhere.
 """
 
 
@@ -42,8 +45,8 @@ def add_to(commands: Any) -> None:
     command: argparse.ArgumentParser = commands.add_parser(
         "log",
         help="read the results: newest, by time, by part, as they come",
-        description="Read the results from the daily logs in results.directory. Only reads; works with the agent "
-        "running or stopped, and for everybody who may read that folder.",
+        description="What the station found: read the results from the daily logs in results.directory. Only reads; "
+        "works with the agent running or stopped, and for everybody who may read that folder.",
         epilog=_EPILOG,
     )
     command.add_argument("--config", metavar="FILE", help="the station's configuration; default: as for run")
