@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ from agent.app.bundles import Arrival, Bundles, Remote, Shadow
 from agent.app.commands import Commands
 from agent.app.jobs import Jobs
 from agent.app.orders import orders
+from agent.app.origins import Origins
 from agent.app.places import make_folder, only_one
 from agent.app.replay import ReplayOrder
 from agent.app.retention import Retention, Reviewed
 from agent.clock import Clock
-from agent.config import AgentConfig, CameraConfig, FolderConfig
+from agent.config import AgentConfig
 from agent.delivery.json_files import JsonFiles
 from agent.delivery.mqtt import MqttSink
 from agent.delivery.replays import Replays
@@ -32,11 +32,6 @@ from agent.ledger import Ledger
 from agent.logs import log
 from agent.ports import Sink, Source, Stored
 from agent.result import Station
-from agent.sources.camera.build import grabber_of, store_of
-from agent.sources.camera.grabber import Grabber
-from agent.sources.camera.source import CameraSource
-from agent.sources.camera.store import FrameStore
-from agent.sources.folder import FolderSource
 
 _log = log("app")
 
@@ -73,7 +68,7 @@ def assemble(
 
     Raises ``UsageError`` for what the user must change. Nothing that is away (broker, capture folder) is an error.
     """
-    grabbers = {one.name: grabber_of(one) for one in _cameras(config)}
+    origins = Origins(config)
     state = Path(config.state)
     closing.enter_context(_folders(config, clock))
     bundles = Bundles(config, health, clock)
@@ -86,13 +81,8 @@ def assemble(
     reviewed = Reviewed(config.results)
     belief = _belief(config, ledger, health, clock)
     wanted = reviewed.interesting(ledger)
-    stores = {
-        one.name: store_of(one, config.results, clock, health, wanted, lambda: belief.holds) for one in _cameras(config)
-    }
-    sources = {
-        source.name: _source(source, config, grabbers, stores, ledger, intake, jobs, health, clock, simulated)
-        for source in config.sources
-    }
+    stores = origins.stores(clock, health, wanted, lambda: belief.holds)
+    sources = origins.sources(stores, ledger, intake, jobs, health, clock, simulated=simulated)
     replays = Replays(state)
     commands = _commands(
         config, sources, jobs, bundles, ReplayOrder(replays, ledger, config.zone, clock), health, clock
@@ -125,10 +115,6 @@ def _folders(config: AgentConfig, clock: Clock) -> contextlib.AbstractContextMan
     make_folder(Path(config.state), "state")
     make_folder(Path(config.results.directory), "results.directory")
     return only_one(Path(config.state), config.station.name, clock)
-
-
-def _cameras(config: AgentConfig) -> list[CameraConfig]:
-    return [source for source in config.sources if isinstance(source, CameraConfig)]
 
 
 def _inspector(
@@ -187,25 +173,6 @@ def _others(config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: 
         from agent.delivery.webhook import Webhook
 
         yield Webhook(config.webhook, health, clock)
-
-
-def _source(
-    source: FolderConfig | CameraConfig,
-    config: AgentConfig,
-    grabbers: Mapping[str, Callable[[], Grabber]],
-    stores: Mapping[str, FrameStore],
-    ledger: Ledger,
-    intake: Intake,
-    jobs: Jobs,
-    health: Health,
-    clock: Clock,
-    simulated: bool,
-) -> Source:
-    job_at = partial(jobs.at, source.name)
-    if isinstance(source, FolderConfig):
-        return FolderSource(source, config.zone, ledger, health, clock, simulated, job_at)
-    grabber, store = grabbers[source.name], stores[source.name]
-    return CameraSource(source, grabber, store, intake.room, ledger, health, clock, simulated, job_at)
 
 
 def _with_broker(config: AgentConfig, closing: contextlib.ExitStack) -> AgentConfig:
