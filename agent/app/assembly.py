@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from agent.app.archives import known_to
 from agent.app.belief import Belief, slack_of
 from agent.app.bundles import Arrival, Bundles, Remote, Shadow
 from agent.app.commands import Commands
@@ -83,6 +85,7 @@ def assemble(
     wanted = reviewed.interesting(ledger)
     stores = origins.stores(clock, health, wanted, lambda: belief.holds)
     sources = origins.sources(stores, ledger, intake, jobs, health, clock, simulated=simulated)
+    archives = origins.archives(clock, health, known_to(ledger, clock, wanted, lambda: belief.holds))
     replays = Replays(state)
     commands = _commands(
         config, sources, jobs, bundles, ReplayOrder(replays, ledger, config.zone, clock), health, clock
@@ -103,7 +106,9 @@ def assemble(
         sources=sources,
         sinks=sinks,
         shippers=[Shipper(sink, ledger, health, clock, replays) for sink in sinks],
-        retention=Retention(config.results, state, ledger, files, [*stores.values()], clock, health, reviewed, belief),
+        retention=Retention(
+            config.results, state, ledger, files, [*stores.values()], clock, health, reviewed, belief, archives
+        ),
         mqtt=mqtt,
         commands=commands,
         jobs=jobs,

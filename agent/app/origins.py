@@ -12,6 +12,7 @@ from agent.health import Health
 from agent.inspection import Intake
 from agent.ledger import Ledger
 from agent.ports import Source
+from agent.sources.archive import Archive, Known
 from agent.sources.camera.build import grabber_of, store_of
 from agent.sources.camera.source import CameraSource
 from agent.sources.camera.store import FrameStore, Interesting
@@ -32,6 +33,12 @@ class Origins:
         """Where each camera's frames are saved."""
         results = self._config.results
         return {one.name: store_of(one, results, clock, health, interesting, believed) for one in self._cameras}
+
+    def archives(self, clock: Clock, health: Health, known: Known) -> list[Archive]:
+        """The archives of folders that have a limit; what is kept for ever needs no housekeeping."""
+        floor = self._config.results.min_free_mb
+        folders = [one for one in self._config.sources if isinstance(one, FolderConfig) and one.limits_archive]
+        return [Archive(one, floor, known, clock, health) for one in folders]
 
     def sources(
         self,

@@ -38,6 +38,7 @@ from agent.ledger.pruning import Spare
 from agent.logs import log
 from agent.ports import Stored
 from agent.result import Evaluation
+from agent.sources.archive import Archive
 from agent.sources.camera.store import Interesting
 
 BY_AGE_S = 3600.0
@@ -118,8 +119,9 @@ class Retention:
         health: Health,
         reviewed: Reviewed,
         belief: Belief,
+        archives: Sequence[Archive] = (),
     ) -> None:
-        self._reviewed, self._belief = reviewed, belief
+        self._reviewed, self._belief, self._archives = reviewed, belief, archives
         self._config, self._ledger, self._files, self._frames = config, ledger, files, frames
         self._clock, self._health = clock, health
         self._folder = ResultsFolder(Path(config.directory), self._delivered, reviewed.has)
@@ -129,12 +131,16 @@ class Retention:
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
     def start(self) -> None:
-        """Begin, in a thread of its own."""
+        """Begin, in a thread of its own; archives each in theirs, as they may be on shares that hang."""
         self._thread.start()
+        for archive in self._archives:
+            archive.start()
 
     def stop(self) -> None:
         """End after the step that is under way."""
         self._stop.set()
+        for archive in self._archives:
+            archive.stop()
         if self._thread.ident is not None:
             self._thread.join(5.0)
 

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from agent.config.bundle import BundleConfig, check_bundle
 from agent.config.camera import CameraConfig, check_camera
-from agent.config.folder import FolderConfig, check_folder, within
+from agent.config.folder import FolderConfig, check_archive, check_folder, within
 from agent.config.metrics import MetricsConfig
 from agent.config.mqtt import BrokerConfig, MqttConfig, check_mqtt
 from agent.config.results import ResultsConfig
@@ -172,3 +172,15 @@ def check_apart(folders: list[FolderConfig], config: AgentConfig, file: str) -> 
         for key, path in (("state", config.state), ("results.directory", config.results.directory)):
             if within(Path(path), Path(source.path)):
                 raise ConfigError(file, key, f"found {path!r}", f"must lie outside the watched folder {source.path!r}")
+        check_archive(source, _folders_beside(source, config), file, f"sources[{config.sources.index(source)}]")
+
+
+def _folders_beside(one: FolderConfig, config: AgentConfig) -> dict[str, str]:
+    """Every folder with images or results but the archive of ``one``, by its key path."""
+    folders = {"state": config.state, "results.directory": config.results.directory}
+    for index, source in enumerate(config.sources):
+        fields = ("save",) if isinstance(source, CameraConfig) else ("path", "archive", "rejected")
+        for field in fields:
+            if (folder := getattr(source, field)) is not None and (source is not one or field != "archive"):
+                folders[f"sources[{index}].{field}"] = folder
+    return folders

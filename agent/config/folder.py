@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,8 +27,15 @@ class FolderConfig(Section, frozen=True, tag_field="type", tag="folder"):
     incomplete_s: Seconds = 10.0
     after: Literal["keep", "archive", "delete"] = "keep"
     archive: str | None = None
+    archive_keep_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    archive_keep_gb: Annotated[float, Meta(gt=0)] | None = None  #: 10⁹ bytes
     rejected: str | None = None
     name_pattern: str | None = None
+
+    @property
+    def limits_archive(self) -> bool:
+        """Whether anything is ever removed from the archive."""
+        return self.archive_keep_days is not None or self.archive_keep_gb is not None
 
 
 def check_folder(source: FolderConfig, file: str, at: str) -> None:
@@ -45,10 +53,23 @@ def check_folder(source: FolderConfig, file: str, at: str) -> None:
             )
     if source.after == "archive" and source.archive is None:
         raise ConfigError(file, f"{at}.archive", "missing", "after: archive needs a folder to move the images to")
+    for field in ("archive_keep_days", "archive_keep_gb"):
+        if source.archive is None and getattr(source, field) is not None:
+            raise ConfigError(file, f"{at}.{field}", "no archive that it could limit", "name its folder in archive")
     for field in ("archive", "rejected"):
         target = getattr(source, field)
         if target is not None and within(Path(target), Path(source.path)):
             raise ConfigError(file, f"{at}.{field}", f"found {target!r}", "must lie outside the watched folder")
+
+
+def check_archive(source: FolderConfig, others: Mapping[str, str], file: str, at: str) -> None:
+    """What is removed from an archive must not be anything else's. ``others``: key path to folder."""
+    if source.archive is None or not source.limits_archive:
+        return
+    for key, folder in others.items():
+        if within(Path(folder), Path(source.archive)):
+            found = f"found {source.archive!r}, which holds {key} ({folder!r})"
+            raise ConfigError(file, f"{at}.archive", found, "with a limit an archive needs a folder of its own")
 
 
 def within(path: Path, folder: Path) -> bool:
