@@ -1,6 +1,7 @@
 """``weldwatch check``: the doctor. Tries everything that a configuration names, and says what to do about the rest.
 
 station  bundle, folders, cameras
+archives whether anybody empties them
 machine  disk, its endurance, clock, inotify, watchdog
 network  broker, Sparkplug, webhook, certificates, metrics
 
@@ -69,7 +70,7 @@ def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
     from pathlib import Path
 
     from agent.app.places import enter_state
-    from agent.cli.check import machine, network, station
+    from agent.cli.check import archives, machine, network, station
     from agent.cli.check.finding import Finding
 
     yield Finding("configuration", "ok", f"{path} is valid")
@@ -80,6 +81,7 @@ def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
         station.bundle,
         station.folders,
         station.cameras,
+        archives.archives,
         machine.disk,
         machine.endurance,
         machine.clock,
