@@ -10,6 +10,7 @@ Invariants
 - When space is short the least interesting goes first: frames and results that are OK, then NotDecidable, then NotOK
   and what a person has reviewed; of each the oldest. Removing needs no space that is not there: files are unlinked, the
   ledger has its reserve.
+- Of dead letters, those older than results.keep_dead_days go, and, when no history is left to make room, the oldest.
 - State and results may be on separate disks: on each only what lies there is removed.
 - Works in a thread of its own, in steps: neither an inspection nor the main thread waits for a slow disk.
 """
@@ -127,6 +128,7 @@ class Retention:
         self._folder = ResultsFolder(Path(config.directory), self._delivered, reviewed.has)
         self._results, self._state = _Disk(Path(config.directory)), _Disk(state)
         self._next_by_age = self._next_by_size = self._next_told = self._not_before = float("-inf")
+        self._next_dead_told = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -184,11 +186,20 @@ class Retention:
     def _by_age(self) -> int:
         """Remove what is older than ``keep_days``; how many went."""
         oldest = self._clock.now() - timedelta(days=self._config.keep_days)
-        removed = self._ledger.prune(oldest)
+        removed = self._ledger.prune(oldest) + self._dead_by_age()
         if self._files is not None:
             since = self._ledger.oldest_undelivered_anywhere()
             removed += self._files.prune(oldest, since, held=self._ledger.holds_day)
         return removed
+
+    def _dead_by_age(self) -> int:
+        days = self._config.keep_dead_days
+        went = self._ledger.prune_dead(self._clock.now() - timedelta(days=days))
+        if went:
+            self._health.count("retention_removed", went, kind="dead_letters")
+            detail = f"{went} are older than results.keep_dead_days ({days})"
+            _log.warning("dead_letters_removed: %s; look at them earlier: weldwatch outbox status", detail)
+        return went
 
     # --- by size and by space ---
 
@@ -256,6 +267,14 @@ class Retention:
             if went := self._ledger.shed(evaluation, spare):
                 self._health.count("retention_removed", went, kind="ledger")
                 return True
+        if went := self._ledger.shed_dead():
+            self._health.count("retention_removed", went, kind="dead_letters")
+            if self._clock.monotonic() >= self._next_dead_told:
+                self._next_dead_told = self._clock.monotonic() + _TOLD_AGAIN_S
+                _log.warning(
+                    "dead_letters_removed: space is short, and no history is left: the oldest go; health counts"
+                )
+            return True
         return False
 
     def _delivered(self, ledger_id: str, sequence: int) -> bool:

@@ -1,7 +1,7 @@
 """``weldwatch outbox``: what has not reached a sink yet, and sending a span of time again.
 
 Invariants: works with the agent running or stopped. ``status`` only reads, also for a reader without write access; the
-others write beside the ledger, never to it.
+others write beside the ledger, never to it (but ``forget``, which has a module of its own).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.cli import outbox_forget
 from agent.usage import examples
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ examples:
   weldwatch outbox status --json
   weldwatch outbox replay --since 06:00 --until 08:00
   weldwatch outbox cancel 20261122T102205141Z-3f2a
+  weldwatch outbox forget --sink mqtt --before 30d
 
 next: each verb has its own help: weldwatch outbox replay --help.
 """
@@ -66,6 +68,7 @@ def add_to(commands: Any) -> None:
     status.add_argument("--json", action="store_true", help="answer as one JSON object")
     status.set_defaults(work=_status)
     _add_replay(verbs)
+    outbox_forget.add_to(verbs)
 
 
 def _add_replay(verbs: Any) -> None:

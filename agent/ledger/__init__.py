@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
-from agent.ledger.ledger import DeadLetter, Entry, Ledger
+from agent.ledger.dead import DeadLetter
+from agent.ledger.ledger import Entry, Ledger
 
 __all__ = ["DeadLetter", "Entry", "Ledger"]

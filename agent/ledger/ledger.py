@@ -17,13 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from agent.clock import Clock, iso_utc, parse_iso
+from agent.clock import Clock, parse_iso
 from agent.errors import UsageError
 from agent.health import Health
 from agent.ledger import database
 from agent.ledger.access import Access, connect_even_when_full
 from agent.ledger.cursors import Cursors
 from agent.ledger.database import DamagedError
+from agent.ledger.dead import DeadLetter, DeadLetters
 from agent.ledger.pruning import Pruning, Spare
 from agent.ledger.seen import SeenFiles
 from agent.logs import log
@@ -42,18 +43,6 @@ class Entry:
     source: str
 
 
-@dataclass(frozen=True)
-class DeadLetter:
-    """A result that a sink refused for good."""
-
-    sink: str
-    sequence: int
-    result_id: str
-    reason: str
-    buried_at: str
-    body: bytes
-
-
 class Ledger:
     """Open it with ``Ledger.open``; safe to use from any thread."""
 
@@ -65,6 +54,7 @@ class Ledger:
         self.last_sequence = database.edge(connection, "max") or 0
         self._access = Access(path, connection)
         self._cursors = Cursors(self._access, clock, lambda: self.last_sequence)
+        self._dead = DeadLetters(self._access, self._cursors, clock)
         self._pruning = Pruning(self._access, clock, lambda: self.last_sequence, self._cursors.on_disk)
         self._files = SeenFiles(self._access, lambda: self.last_sequence)
 
@@ -214,19 +204,19 @@ class Ledger:
 
     def bury(self, sink: str, stored: Stored, reason: str) -> None:
         """``sink`` refuses this one for good: keep it as a dead letter with its reason, and go on after it."""
-        letter = (sink, stored.sequence, stored.result_id, reason, iso_utc(self._clock.now()), stored.body)
-        statement = "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?, ?)"
-        self._cursors.pass_over(sink, stored.sequence, lambda connection: connection.execute(statement, letter))
+        self._dead.bury(sink, stored, reason)
 
     def dead(self, sink: str | None = None) -> list[DeadLetter]:
         """All dead letters, or those of one sink, oldest first."""
-        with self._access.reading() as reader:
-            rows = reader.execute(
-                "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead "
-                "WHERE :sink IS NULL OR sink = :sink ORDER BY sequence, sink",
-                {"sink": sink},
-            )
-            return [DeadLetter(*row) for row in rows.fetchall()]
+        return self._dead.all(sink)
+
+    def prune_dead(self, keep_from: datetime) -> int:
+        """Drop dead letters from before ``keep_from``; how many went, some ten thousand a call at most."""
+        return self._dead.prune(keep_from)
+
+    def shed_dead(self) -> int:
+        """Space is short, and nothing else may go: drop the oldest dead letters; how many went."""
+        return self._dead.shed()
 
     def depth(self, sink: str) -> int:
         """How many results ``sink`` has still to deliver."""

@@ -16,8 +16,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from agent.errors import RetryError, UsageError
-from agent.ledger import database
-from agent.ledger.ledger import DeadLetter
+from agent.ledger import database, dead
+from agent.ledger.dead import DeadLetter
 from agent.ports import Stored
 
 _AT_ONCE = 500
@@ -124,17 +124,14 @@ class Reader:
             oldest = connection.execute(
                 "SELECT created_at FROM results WHERE sequence > ? ORDER BY sequence LIMIT 1", (cursor,)
             ).fetchone()
-            dead = connection.execute("SELECT count(*) FROM dead WHERE sink = ?", (name,)).fetchone()[0]
-            states.append(SinkState(name, bool(active), cursor, max(0, last - cursor), oldest and oldest[0], dead))
+            letters = connection.execute("SELECT count(*) FROM dead WHERE sink = ?", (name,)).fetchone()[0]
+            states.append(SinkState(name, bool(active), cursor, max(0, last - cursor), oldest and oldest[0], letters))
         return states
 
     def dead(self) -> list[DeadLetter]:
         """All dead letters, oldest first."""
         with self._translated():
-            rows = self._fresh().execute(
-                "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead ORDER BY sequence, sink"
-            )
-            return [DeadLetter(*row) for row in rows.fetchall()]
+            return dead.all_of(self._fresh())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -72,6 +72,34 @@ def test_no_ledger_is_one_line(config: Path) -> None:
     assert "no ledger here" in done.stderr
 
 
+# --- dead letters that were looked at ---
+
+
+def test_what_was_looked_at_is_forgotten_beside_the_agent(config: Path) -> None:
+    ledger = Ledger.open(config.parent / "state", SystemClock())
+    done = weldwatch("outbox", "forget", "--sink", "mqtt", "--before", "1h", "--config", config, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["forgotten"] == 0, "refused a moment ago"
+    done = weldwatch("outbox", "forget", "--sink", "mqtt", "--config", config, "--json")
+    told = json.loads(done.stdout)
+    assert (told["sink"], told["forgotten"]) == ("mqtt", 1)
+    assert ledger.dead() == []
+    assert ledger.depth("mqtt") == 2, "what waits is not touched"
+    ledger.close()
+
+
+def test_of_which_sink_has_to_be_said_and_to_exist(config: Path) -> None:
+    done = weldwatch("outbox", "forget", "--config", config)
+    assert done.returncode == 2
+    assert "--sink" in done.stderr
+    done = weldwatch("outbox", "forget", "--sink", "kafka", "--config", config)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "allowed: files, mqtt" in done.stderr
+    (config.parent / "state" / "ledger.sqlite3").unlink()
+    done = weldwatch("outbox", "forget", "--sink", "mqtt", "--config", config)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
 # --- a span of time again ---
 
 

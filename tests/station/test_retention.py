@@ -268,6 +268,44 @@ def test_what_is_free_in_the_ledger_goes_back_before_more_history_goes(tmp_path:
     place.ledger.close()
 
 
+def test_dead_letters_are_the_last_of_the_ledger_to_make_room(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=0, per_image=False)
+    place.inspect(600)
+    for stored in place.ledger.after(0, 40):
+        place.ledger.bury("mqtt", stored, "too large")
+    place.deliver()
+    place.inspect(10)  # and these wait
+    gone = []
+    while True:
+        before = len(place.ledger.after(0, 10_000, 1 << 30)), len(place.ledger.dead())
+        if not place.retention._shed_ledger():
+            break
+        gone.append(tuple(was - now for was, now in zip(
+            before, (len(place.ledger.after(0, 10_000, 1 << 30)), len(place.ledger.dead())), strict=True
+        )))  # fmt: skip
+    assert gone[-1] == (0, 40)
+    assert all(letters == 0 for _, letters in gone[:-1])
+    assert [one.sequence for one in place.ledger.after(0)] == list(range(601, 611))
+    kinds = {dict(labels)["kind"]: n for (name, labels), n in place.health.by_kind().items() if labels}
+    assert kinds == {"ledger": 600, "dead_letters": 40}
+    assert [record.levelname for record in caplog.records if "dead_letters_removed" in record.message] == ["WARNING"]
+    place.ledger.close()
+
+
+def test_dead_letters_grow_old_by_days_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=0, keep_days=90, keep_dead_days=365)
+    place.inspect(2)
+    place.ledger.bury("mqtt", place.ledger.after(0)[0], "too large")
+    place.clock.advance(timedelta(days=364.9).total_seconds())
+    place.tend()
+    assert len(place.ledger.dead()) == 1
+    place.clock.advance(timedelta(days=0.2).total_seconds())
+    place.tend()
+    assert place.ledger.dead() == []
+    assert "1 are older than results.keep_dead_days (365)" in caplog.text
+    place.ledger.close()
+
+
 def test_by_age_the_file_of_what_is_not_delivered_everywhere_stays(tmp_path: Path) -> None:
     place = Place.on(tmp_path / "state", tmp_path / "results", keep_days=5)
     place.inspect(20)
