@@ -10,6 +10,7 @@ Invariants
 - When space is short the least interesting goes first: frames and results that are OK, then NotDecidable, then NotOK
   and what a person has reviewed; of each the oldest. Removing needs no space that is not there: files are unlinked, the
   ledger has its reserve.
+- Last of all the log of a day that is not over is cut into parts, and those that are delivered go.
 - Of dead letters, those older than results.keep_dead_days go, and, when no history is left to make room, the oldest.
 - State and results may be on separate disks: on each only what lies there is removed.
 - Works in a thread of its own, in steps: neither an inspection nor the main thread waits for a slow disk.
@@ -46,6 +47,7 @@ BY_AGE_S = 3600.0
 BY_SIZE_S = 600.0
 LOOK_S = 1.0  #: a statvfs, so that a fast camera does not fill the margin in between
 _AGAIN_S = 60.0  #: after trouble, when nothing may go, or when the clock is not believed
+_AFTER_CUT_S = 2.0
 _TOLD_AGAIN_S = 86_400.0
 _log = log("app")
 
@@ -125,7 +127,8 @@ class Retention:
         self._reviewed, self._belief, self._archives = reviewed, belief, archives
         self._config, self._ledger, self._files, self._frames = config, ledger, files, frames
         self._clock, self._health = clock, health
-        self._folder = ResultsFolder(Path(config.directory), self._delivered, reviewed.has)
+        cut = files.cut_log if files is not None else None
+        self._folder = ResultsFolder(Path(config.directory), self._delivered, reviewed.has, ledger.ledger_id, cut)
         self._results, self._state = _Disk(Path(config.directory)), _Disk(state)
         self._next_by_age = self._next_by_size = self._next_told = self._not_before = float("-inf")
         self._next_dead_told = float("-inf")
@@ -229,7 +232,7 @@ class Retention:
             return True
         went = False
         if self._results.short or self._results.over:
-            went |= self._shed_results()
+            went |= self._shed_results(now)
         if self._state.short or self._state.over:
             went |= self._shed_ledger()
         wanted = any(disk.short or disk.over for disk in (self._results, self._state))
@@ -245,17 +248,21 @@ class Retention:
             _log.info("retention_exhausted is over")
         return went
 
-    def _shed_results(self) -> bool:
+    def _shed_results(self, now: float) -> bool:
         device = self._results.folder.stat().st_dev
         for frames in self._frames if self._results.short else ():  # their size has its own limit
             if frames.folder.is_dir() and frames.folder.stat().st_dev == device and frames.shed():
                 return True
         since = self._ledger.oldest_undelivered_anywhere()
         today = iso_utc(self._clock.now())[:10]
+        self._ledger.save_cursors()  # what is gone from a day's log must not be written there again after a kill
         shed = self._folder.shed(min(today, iso_utc(since)[:10]) if since else today)
         if shed is None:
             return False
-        self._health.count("retention_removed", shed.files, kind=shed.kind)
+        if shed.files:
+            self._health.count("retention_removed", shed.files, kind=shed.kind)
+        else:  # today's log was cut: what was written to it just now is still on its way to the other sinks
+            self._not_before = now + _AFTER_CUT_S
         return True
 
     def _shed_ledger(self) -> bool:

@@ -1,5 +1,7 @@
 """Results on disk: ``YYYY-MM-DD/<image stem>_<timestamp>.json`` each, and ``YYYY-MM-DD.jsonl`` a day (UTC).
 
+Where space is short, a day's log is cut into ``parts``.
+
 Invariants
 - ``deliver`` counts a result only when its file, the name of that file and its line in the daily log are synced.
 - Each ``result_id`` has one file and one line, also after a kill in between: a name that is taken by the same id is the
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from agent.clock import Clock, SystemClock
 from agent.config import ResultsConfig
-from agent.delivery.daily_log import DailyLog, head_of
+from agent.delivery.daily_log import DailyLog
 from agent.delivery.file_names import (
     candidates,
     day_of,
@@ -29,6 +31,7 @@ from agent.delivery.file_names import (
     sync_file_system,
     write_temporary,
 )
+from agent.delivery.parts import LOG, head_of
 from agent.errors import RejectError, RetryError
 from agent.ports import Pace, Stored
 
@@ -121,6 +124,10 @@ class JsonFiles:
             return RetryError(f"{self._directory}: the disk is full; free some space, results wait in the ledger")
         return RetryError(f"{where}: {error.strerror}; check the results folder, results wait in the ledger")
 
+    def cut_log(self, day: str) -> Path:
+        """Close the log of a day as a part of it, so that it can go. ``OSError``."""
+        return self._log.cut(day)
+
     def prune(
         self,
         keep_from: datetime,
@@ -153,10 +160,10 @@ class JsonFiles:
         spare_since = self._clock.monotonic() - (self._clock.now() - keep_from).total_seconds()
         self._written = {day: at for day, at in self._written.items() if at > spare_since}
         for entry in sorted(self._directory.glob("????-??-??*")):
-            day, rest = entry.name[:10], entry.name[10:]
+            day = entry.name[:10]
             if not _DAY.fullmatch(day) or day >= first_kept or day in self._written or entry.is_symlink():
                 continue
-            if rest == ".jsonl" or (not rest and entry.is_dir()):
+            if LOG.fullmatch(entry.name) or (entry.name == day and entry.is_dir()):
                 yield entry
 
 

@@ -4,6 +4,7 @@
     2. … that are NotDecidable
     3. daily logs of days that are over
     4. files of single results that are NotOK, or were reviewed
+    5. of a day that is not over the log, cut into parts
 
 Invariants
 - Within each step the oldest goes first. What a sink has still to deliver never goes, nor a file that is not a result.
@@ -19,16 +20,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
+from agent.delivery import parts
 from agent.result import Evaluation
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_LOG = re.compile(r"(\d{4}-\d{2}-\d{2})\.jsonl")
 _AT_ONCE = 20_000  #: names held at once: to find the oldest of them, the whole folder has to be looked through
 _BLOCK = 512  #: st_blocks counts in these
+_WORTH_CUTTING = 256 << 10  #: bytes: a log that has no more holds up nobody, and each part is a file
+_ON_THE_WAY = 100  #: results at the end of a log that may be under delivery just now
 Age = tuple[int, str]  #: modification time in ns, name
 
 
@@ -67,11 +71,15 @@ class ResultsFolder:
         directory: Path,
         delivered: Callable[[str, int], bool],
         reviewed: Callable[[str, str | None, str], bool],
+        ledger_id: str = "",
+        cut: Callable[[str], Path] | None = None,
     ) -> None:
         """``delivered(ledger_id, sequence)``: every sink is done with that result. ``reviewed(result_id, sha256 of its
-        image, name of its image)``: a person has looked at it.
+        image, name of its image)``: a person has looked at it. ``cut(day)`` closes the log of a day as a part; lines of
+        another ledger than ``ledger_id`` in it wait for nobody.
         """
         self._directory, self._delivered, self._reviewed = directory, delivered, reviewed
+        self._ledger_id, self._cut = ledger_id, cut
         self._passed: dict[tuple[Evaluation, str], Age] = {}  # (evaluation, day) → up to here everything was looked at
         self._sizes: dict[str, tuple[int, int]] = {}  # day → (mtime of its folder in ns, bytes)
 
@@ -98,13 +106,34 @@ class ResultsFolder:
                 return shed
         for day, log in self._logs():
             if day < open_from:
-                size = _on_disk(log.stat())
-                log.unlink(missing_ok=True)
-                return Shed("log", 1, size)
+                return _shed_log(log)
         shed = self._shed_files("NotOK", limit)
         if shed is None:
             self._passed.clear()
+            shed = self._shed_open(open_from)
         return shed
+
+    def _shed_open(self, open_from: str) -> Shed | None:
+        """Of a day whose log is not to go as a whole: the oldest part that every sink is done with.
+
+        Where none waits, and all of the log is delivered but what is on its way, that is cut (``files`` is 0 then).
+        """
+        open_days = [(day, log) for day, log in self._logs() if day >= open_from]
+        cut_short = [(day, log) for day, log in open_days if parts.NAME.fullmatch(log.name)]
+        for _, part in cut_short:
+            if self._done_with(next(parts.heads_in(part, self._ledger_id), None)):
+                return _shed_log(part)
+        if self._cut is None or cut_short:
+            return None
+        for day, log in open_days:
+            ours = parts.heads_in(log, self._ledger_id)
+            if log.stat().st_size >= _WORTH_CUTTING and self._done_with(next(islice(ours, _ON_THE_WAY, None), None)):
+                self._cut(day)
+                return Shed("cut", 0, 0)
+        return None
+
+    def _done_with(self, head: parts.Head | None) -> bool:
+        return head is None or self._delivered(head.ledger_id, head.sequence)
 
     def _days(self) -> list[str]:
         with os.scandir(self._directory) as entries:
@@ -113,7 +142,7 @@ class ResultsFolder:
     def _logs(self) -> list[tuple[str, Path]]:
         with os.scandir(self._directory) as entries:
             found = [
-                (name[1], Path(e.path)) for e in entries if (name := _LOG.fullmatch(e.name)) and not e.is_symlink()
+                (name[1], Path(e.path)) for e in entries if (name := parts.LOG.fullmatch(e.name)) and not e.is_symlink()
             ]
         return sorted(found)
 
@@ -166,6 +195,12 @@ def _head(path: Path) -> Head | None:
         return _HEAD.decode(path.read_bytes())
     except (FileNotFoundError, msgspec.DecodeError):
         return None
+
+
+def _shed_log(log: Path) -> Shed:
+    size = _on_disk(log.stat())
+    log.unlink(missing_ok=True)
+    return Shed("log", 1, size)
 
 
 def _bytes_in(folder: Path) -> int:

@@ -137,6 +137,64 @@ def test_a_month_at_full_rate_on_200_mb_without_a_lost_undelivered_result(tmp_pa
     place.ledger.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("away", [False, True])
+@in_own_mounts
+def test_a_day_at_twenty_a_second_outgrows_64_mb_and_inspection_goes_on(tmp_path: Path, away: bool) -> None:
+    """An hour and a half: the log alone is larger than the volume. The far end may be away for some minutes of it."""
+    small = volume(tmp_path / "volume", 64)
+    place = Place.on(small / "state", small / "results", per_image=False, min_free_mb=4)
+    place.clock.advance(3600)
+    lowest, taken, parts = 1e9, Counter[str](), 0
+    for minute in range(90):
+        place.inspect(20 * 60)
+        if not (away and minute % 30 in (10, 11, 12, 13)):
+            taken.update(one.result_id for one in place.deliver())
+        place.tend()
+        place.clock.advance(2)
+        place.tend()
+        lowest = min(lowest, place.free_mb())
+        parts = max(parts, len(list(place.results.glob("2026-11-01.*.jsonl"))))
+    taken.update(one.result_id for one in place.deliver())
+    assert place.number * 1000 > 1.6 * 64e6
+    assert lowest > place.config.min_free_mb, "inspection never had to wait"
+    assert len(taken) == place.number == 90 * 1200
+    assert set(taken.values()) == {1}
+    assert "retention_exhausted" not in place.health.problems()
+    kept = [line for log in sorted(place.results.glob("2026-11-01*.jsonl")) for line in log.read_bytes().splitlines()]
+    sequences = [int(msgspec.json.decode(line)["sequence"]) for line in kept]
+    assert sequences == list(range(sequences[0], place.number + 1)), "the newest, each once and in order"
+    assert sequences[0] > 1
+    assert parts <= 3, "a part goes before another one is made"
+    place.ledger.close()
+
+
+def test_no_part_goes_before_it_is_delivered(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=0, keep_gb=0.0001, per_image=False)
+    place.inspect(1000)
+    place.ledger.advance("mqtt", 950)
+    cut = place.retention._folder.shed("2026-11-01")
+    assert (cut.kind, cut.files) == ("cut", 0)
+    (part,) = place.results.glob("2026-11-01.*.jsonl")
+    place.inspect(1000)
+    assert place.retention._folder.shed("2026-11-01") is None, "50 of the part are on their way; and one part waits"
+    place.ledger.advance("mqtt", 1000)
+    assert place.retention._folder.shed("2026-11-01").kind == "log"
+    assert not part.exists()
+    assert place.retention._folder.shed("2026-11-01") is None, "of what is left 100 and more have not arrived"
+    assert len((place.results / "2026-11-01.jsonl").read_bytes().splitlines()) == 1000
+    place.ledger.close()
+
+
+def test_a_small_log_is_not_cut(tmp_path: Path) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=0, keep_gb=0.00001, per_image=False)
+    place.inspect(200)
+    place.deliver()
+    place.tend()
+    assert [path.name for path in place.results.glob("*.jsonl")] == ["2026-11-01.jsonl"]
+    place.ledger.close()
+
+
 @in_own_mounts
 def test_a_disk_that_is_full_already_is_made_free_and_nothing_undelivered_goes(tmp_path: Path) -> None:
     small = volume(tmp_path / "volume", 96)
@@ -177,7 +235,7 @@ def test_the_order_frames_then_ok_then_logs_then_not_ok(tmp_path: Path) -> None:
     while True:
         before = Counter(str(one["evaluation"]) for one in place.on_disk())
         logs, frames = len(list(place.results.glob("*.jsonl"))), len(list(place.results.rglob("*.png")))
-        if not place.retention._shed_results():
+        if not place.retention._shed_results(0):
             break
         after = Counter(str(one["evaluation"]) for one in place.on_disk())
         if len(list(place.results.rglob("*.png"))) < frames:
