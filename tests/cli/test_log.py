@@ -254,6 +254,27 @@ def test_bisection_finds_what_reading_it_all_finds_and_reads_little(
     assert read[0] < size / 10
 
 
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("count", [None, 100])
+def test_a_log_that_is_cut_or_goes_while_it_is_read(
+    tmp_path: Path, gone: bool, count: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention makes room between the listing and the reading; the new log of that day has another inode."""
+    write(tmp_path, "2026-11-21", *(line(name=f"{n}.png") for n in range(2)))
+    today = write(tmp_path, "2026-11-22", *(line(name=f"{n}.png") for n in range(2, 5)))
+    found = reading.logs(tmp_path)
+    if gone:
+        today.unlink()
+    else:
+        today.rename(tmp_path / "2026-11-22.120000000.jsonl")
+        write(tmp_path, "2026-11-22", line(name="later.png"))
+    monkeypatch.setattr(reading, "logs", lambda *_: found)
+    everything = reading.Wanted()
+    lines = reading.read(tmp_path, everything) if count is None else reading.newest(tmp_path, everything, count)
+    names = [json.loads(one)["image"]["name"] for one in lines]
+    assert names == [f"{n}.png" for n in range(2 if gone else 5)]
+
+
 def test_parts_of_a_day_come_in_their_order_whatever_they_are_called(tmp_path: Path) -> None:
     for name, minute in (("2026-11-22", 40), ("2026-11-22.1", 0), ("2026-11-22.2", 20)):
         write(tmp_path, name, line(NOON + timedelta(minutes=minute)))

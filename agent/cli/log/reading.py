@@ -2,7 +2,8 @@
 
 Invariants
 - Only whole lines are given: what follows the last newline is still being written, or will be repaired.
-- A file is known by its inode: renamed (rotated) it goes on where it was, cut back it is read from its new end.
+- A file is known by its inode: renamed (rotated, cut into parts) it goes on where it was, cut back it is read from its
+  new end. One that is gone, because space was short, holds nothing.
 - Lines stand in the order of ``sequence``, so nearly in that of ``created_at``: in a large file the begin is found by
   bisection. Where the clock was set back within a day, a part of the time that came twice may be passed over.
 """
@@ -131,10 +132,19 @@ def newest(folder: Path, wanted: Wanted, count: int, until: Mapping[Inode, int] 
 
 
 def _open(log: Log) -> int:
-    try:
-        return os.open(log.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise RetryError(f"{log.path}: {error.strerror}; may this user read it?") from None
+    """The log, also when it was renamed (cut, rotated) since it was found; nothing at all when it is gone."""
+    for path in (log.path, *sorted(log.path.parent.glob(f"{log.path.name[:10]}*.jsonl"))):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RetryError(f"{path}: {error.strerror}; may this user read it?") from None
+        facts = os.fstat(descriptor)
+        if (facts.st_dev, facts.st_ino) == log.inode:
+            return descriptor
+        os.close(descriptor)
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _lines(log: Log, begin: int, end: int | None = None) -> Iterator[bytes]:
