@@ -1,18 +1,78 @@
 """What a far end asks for before it lets the station in: TLS, and secrets that never stand in the configuration.
 
-Invariants: certificates and names are always checked, TLS is 1.2 or newer; a secret is read anew each time it is needed
-(it may be rotated) and is in no message. ``at`` is the section of the configuration that an error names.
+Invariants
+- Certificates and names are always checked, TLS is 1.2 or newer.
+- A secret is read anew each time it is needed (it may be rotated) and is in no message. So are certificates that were
+  renewed; half a renewed pair, or none, leaves the ones before in use and is the problem ``tls_not_renewed``.
+- ``at`` is the section of the configuration that an error names.
 """
 
 from __future__ import annotations
 
 import os
 import ssl
+import threading
 from pathlib import Path
 
 from agent.config import TlsConfig
 from agent.credentials import secret_path
 from agent.errors import UsageError
+from agent.health import Health
+from agent.logs import log
+
+_LOG = log("delivery")
+_Signature = tuple[object, ...]
+
+
+class Tls:
+    """What ``<at>.tls`` asks for, with its files as they are at each connection. Safe to use from any thread.
+
+    Constructing it reads them: ``UsageError`` names the one that cannot be used.
+    """
+
+    def __init__(self, config: TlsConfig, at: str, health: Health | None = None) -> None:
+        self._config, self._at, self._health = config, at, health
+        self._lock = threading.Lock()
+        self._raised = False
+        self._signature = self._look()
+        self._context = tls_context(config, at)
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection: of the files as they are, or as they were last of use."""
+        with self._lock:
+            signature = self._look()
+            if signature != self._signature:
+                try:
+                    self._context = tls_context(self._config, self._at)
+                except UsageError as error:
+                    self._not_renewed(str(error))
+                    return self._context
+                self._signature = signature
+                _LOG.info("%s.tls: its files have changed; connecting with the new ones", self._at)
+            if self._raised and self._health is not None:
+                self._raised = False
+                self._health.clear_problem("tls_not_renewed")
+            return self._context
+
+    def _look(self) -> _Signature:
+        """Changes as a file is written or replaced. Taken before reading: a change in between is seen next time."""
+        seen: list[object] = []
+        for key in ("ca", "cert", "key"):
+            named = getattr(self._config, key)
+            try:
+                found = secret_path(named, f"{self._at}.tls.{key}").stat() if named is not None else None
+            except (OSError, UsageError):
+                found = None
+            seen.append(found and (found.st_ino, found.st_size, found.st_mtime_ns))
+        return tuple(seen)
+
+    def _not_renewed(self, why: str) -> None:
+        if self._health is None:
+            return
+        self._raised = True
+        detail = f"{why}; the certificates from before the change are still used"
+        if self._health.raise_problem("tls_not_renewed", detail):
+            _LOG.error("tls_not_renewed: %s", detail)
 
 
 def tls_context(tls: TlsConfig, at: str) -> ssl.SSLContext:
@@ -34,6 +94,8 @@ def tls_context(tls: TlsConfig, at: str) -> ssl.SSLContext:
             context.load_cert_chain(files["cert"], files["key"], password=lambda: b"")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         why = getattr(error, "reason", None) or error
+        if why == "KEY_VALUES_MISMATCH":
+            raise UsageError(f"{at}.tls.key: {tls.key}: is not the key of {tls.cert}; give the two together") from None
         raise UsageError(f"{at}.tls.{key}: {getattr(tls, key)}: not usable as PEM ({why})") from None
     return context
 

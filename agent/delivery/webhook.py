@@ -24,7 +24,7 @@ from types import MappingProxyType
 from agent import __version__
 from agent.clock import Clock
 from agent.config import TlsConfig, WebhookConfig
-from agent.delivery.access import secret, tls_context
+from agent.delivery.access import Tls, secret
 from agent.errors import RejectError, RetryError, UsageError
 from agent.health import Health
 from agent.logs import log, printable
@@ -61,7 +61,7 @@ class Webhook:
 
     def __init__(self, config: WebhookConfig, health: Health, clock: Clock) -> None:
         self._config, self._health, self._clock = config, health, clock
-        self._client = _Client(config)
+        self._client = _Client(config, health)
         self._not_before = 0.0
         self._conflicts = 0
         self._closed = False
@@ -152,9 +152,9 @@ def _remedy(answer: _Answer) -> str:
 class _Client:
     """One connection, kept alive. ``request`` belongs to one thread; ``close`` may come from any, and ends it."""
 
-    def __init__(self, config: WebhookConfig) -> None:
+    def __init__(self, config: WebhookConfig, health: Health | None = None) -> None:
         self._config, target = config, config.target
-        self._tls = tls_context(config.tls or TlsConfig(), "webhook") if target.scheme == "https" else None
+        self._tls = Tls(config.tls or TlsConfig(), "webhook", health) if target.scheme == "https" else None
         self._host = target.hostname or ""
         self._port = target.port or (443 if self._tls else 80)
         self._path = (target.path or "/") + (f"?{target.query}" if target.query else "")
@@ -208,7 +208,7 @@ class _Client:
         wire = socket.create_connection((self._host, self._port), self._config.timeout_s)
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
-            wire = self._tls.wrap_socket(wire, server_hostname=self._host, do_handshake_on_connect=False)
+            wire = self._tls.context().wrap_socket(wire, server_hostname=self._host, do_handshake_on_connect=False)
         with self._lock:
             self._wire = wire
         if late.is_set():

@@ -13,7 +13,7 @@ from agent.delivery.mqtt import MqttSink, probe
 from agent.delivery.mqtt.settings import client_id_for
 from agent.errors import UsageError
 from agent.health import Health
-from tests.support.certificates import authority
+from tests.support.certificates import Authority, authority
 from tests.support.mosquitto import Listener, Mosquitto, free_port, passwords
 from tests.support.mqtt_station import TOPIC, Start, sequences
 from tests.support.network import Wire, silent_listener
@@ -181,6 +181,50 @@ def test_certificates(tmp_path: Path, station: Start) -> None:
         assert "IP address mismatch" in str(trouble(broker, ca=ours.ca, cert=cert, key=key))
     with Mosquitto(tmp_path / "plain") as broker:
         assert "does it speak TLS on this port" in str(trouble(broker, ca=ours.ca))
+
+
+def test_renewed_certificates_are_taken_up_and_half_a_pair_is_not(
+    tmp_path: Path, station: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The plant changes its authority: the broker first, then the station's three files, one after the other."""
+    old, new = authority(tmp_path / "old"), authority(tmp_path / "new")
+    files = {name: tmp_path / f"station.{name}" for name in ("ca", "cert", "key")}
+
+    def lines(of: Authority) -> list[str]:
+        certificate, key = of.issue("broker")
+        return [f"cafile {of.ca}", f"certfile {certificate}", f"keyfile {key}", "require_certificate true"]
+
+    def renew(name: str, made: Path) -> None:
+        made.replace(files[name])
+
+    for name, made in zip(("cert", "key"), old.issue("cam-07"), strict=True):
+        renew(name, made)
+    files["ca"].write_bytes(old.ca.read_bytes())
+    with Mosquitto(tmp_path / "broker", lines=lines(old)) as broker:
+        one = station(broker.port, tls=TlsConfig(**{name: str(path) for name, path in files.items()}))
+        one.commit(1)
+        assert one.shipper.wait_drained(20), one.health.problems()
+        certificate, key = new.issue("cam-07")
+        renew("cert", certificate)
+        broker.stop()
+        broker.start()  # still the old one: the pair before serves
+        problems = one.health.until(lambda problems: "tls_not_renewed" in problems)
+        assert problems["tls_not_renewed"] == (
+            f"mqtt.tls.key: {files['key']}: is not the key of {files['cert']}; give the two together; "
+            "the certificates from before the change are still used"
+        )
+        one.commit(2)
+        assert one.shipper.wait_drained(20), one.health.problems()
+        broker.stop()
+        broker.lines(lines(new))
+        broker.start()
+        one.commit(3)
+        one.health.until(lambda problems: "not trusted" in problems.get("broker_away", ""))
+        renew("key", key)
+        files["ca"].write_bytes(new.ca.read_bytes())
+        assert one.shipper.wait_drained(30), one.health.problems()
+        assert "tls_not_renewed" not in one.health.problems()
+    assert len([line for line in caplog.messages if line.startswith("tls_not_renewed: ")]) == 1
 
 
 def test_files_that_are_not_there_are_usage_errors(tmp_path: Path) -> None:

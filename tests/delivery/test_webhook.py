@@ -203,6 +203,27 @@ def test_a_token_that_cannot_be_one_is_told_at_the_start(tmp_path: Path, monkeyp
     assert "X-Admin" not in str(caught.value), "a secret is in no message"
 
 
+def test_a_renewed_authority_is_taken_up_with_the_next_connection(tmp_path: Path) -> None:
+    old, new = authority(tmp_path / "old"), authority(tmp_path / "new")
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(old.ca.read_bytes())
+    server = WebServer(old.issue("mes"))
+    with server:
+        near = Near(server.url, tls=TlsConfig(ca=str(ca)))
+        near.deliver(1)
+        server.stop()
+        server.certificate = new.issue("mes")
+        server.start()
+        assert "is not trusted" in near.refused()
+        ca.write_text("torn")
+        assert "is not trusted" in near.refused()
+        assert "webhook.tls.ca" in near.health.problems()["tls_not_renewed"]
+        ca.write_bytes(new.ca.read_bytes())
+        near.deliver(2)
+        assert near.health.problems() == {}
+        near.sink.close()
+
+
 def test_tls_is_verified(tmp_path: Path) -> None:
     ours, other = authority(tmp_path / "ours"), authority(tmp_path / "other")
     with WebServer(ours.issue("server")) as server:

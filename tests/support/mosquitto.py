@@ -46,6 +46,10 @@ class Mosquitto:
         self._lines = [f"allow_anonymous {'true' if anonymous else 'false'}", *lines]
         self._process: subprocess.Popen[bytes] | None = None
 
+    def lines(self, lines: Sequence[str]) -> None:
+        """Other lines of its configuration, from the next start on."""
+        self._lines = [self._lines[0], *lines]
+
     def start(self) -> Mosquitto:
         """Start it on its port and wait until it answers."""
         settings = [f"listener {self.port} {self.host}", "log_type all", *self._lines]

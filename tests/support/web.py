@@ -21,7 +21,7 @@ class WebServer:
     """Remembers every request with its headers; ``answer`` says what comes back. It can leave and come back."""
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
-        self.port, self._certificate = free_port(), certificate
+        self.port, self.certificate = free_port(), certificate
         self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.port}/results"
         self.posts: list[tuple[dict[str, str], Any]] = []  #: headers and JSON of what was answered with 2xx
         self.asked: list[tuple[str, dict[str, str]]] = []  #: method and headers of every request
@@ -55,9 +55,9 @@ class WebServer:
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._open: list[socket.socket] = []
-        if self._certificate:
+        if self.certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*self._certificate)
+            context.load_cert_chain(*self.certificate)
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )

@@ -68,7 +68,7 @@ class Connection:
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the window is the sink's
         if settings.tls is not None:
-            client.tls_set_context(settings.tls)
+            client.tls_set_context(settings.tls.context())
         if settings.username is not None or settings.password_env or settings.password_file:
             client.username_pw_set(settings.username, settings.password())
         if will is not None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import ssl
 from dataclasses import dataclass
 
 from agent.config import MqttConfig
 from agent.config.mqtt import Protocol
-from agent.delivery.access import secret, tls_context
+from agent.delivery.access import Tls, secret
+from agent.health import Health
 
 _CLIENT_ID_LENGTH = 60
 
@@ -27,7 +27,7 @@ class Settings:
     client_id: str
     keepalive_s: int
     protocol: Protocol = 5
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
     username: str | None = None
     password_file: str | None = None
     password_env: str | None = None
@@ -43,15 +43,18 @@ class Settings:
         return secret(self.password_file, self.password_env, self.section)
 
 
-def settings_of(config: MqttConfig, topic: str) -> Settings:
-    """What ``config`` says, with its defaults. ``UsageError`` for certificates or secrets that cannot be read."""
+def settings_of(config: MqttConfig, topic: str, health: Health | None = None) -> Settings:
+    """What ``config`` says, with its defaults. ``UsageError`` for certificates or secrets that cannot be read.
+
+    ``health`` is told where certificates cannot be renewed.
+    """
     settings = Settings(
         host=config.host or "127.0.0.1",
         port=config.port or (8883 if config.tls else 1883),
         client_id=config.client_id or client_id_for(topic),
         keepalive_s=config.keepalive_s,
         protocol=config.protocol,
-        tls=tls_context(config.tls, "mqtt") if config.tls else None,
+        tls=Tls(config.tls, "mqtt", health) if config.tls else None,
         username=config.username,
         password_file=config.password_file,
         password_env=config.password_env,

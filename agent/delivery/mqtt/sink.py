@@ -64,7 +64,7 @@ class MqttSink:
         *,
         once: bool = False,
     ) -> None:
-        settings = [settings_of(one, topic) for one in config.each()]
+        settings = [settings_of(one, topic, health) for one in config.each()]
         self._topic, self._health_topic = f"{topic}/result", f"{topic}/health"
         self._fresh, self._again = (Note(expiry_s=config.message_expiry_s, replayed=again) for again in (False, True))
         self._health, self._clock, self._once = health, clock, once

@@ -17,7 +17,7 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.config import AgentConfig
 from agent.config.sparkplug import SparkplugConfig
-from agent.delivery.access import tls_context
+from agent.delivery.access import Tls
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.settings import Settings, client_id_for, settings_of
 from agent.delivery.sparkplug.memory import OVERLAP_FILE, BirthCount, Memory, Overlap
@@ -54,7 +54,7 @@ class SparkplugSink:
         overlap = Overlap(ours.overlap_s, clock, state / OVERLAP_FILE)
         memory, count = Memory(newest, labels, overlap), BirthCount(state)
         self._before = overlap.before()
-        self._node = EdgeNode(_brokers(config), _names(config), ours.primary_host, memory, count, health, clock)
+        self._node = EdgeNode(_brokers(config, health), _names(config), ours.primary_host, memory, count, health, clock)
         self._alone = False
         self._suspect, self._strikes = "", 0
 
@@ -131,7 +131,7 @@ def _names(config: AgentConfig) -> Names:
     return Names(config.named(ours.group), config.named(ours.node), config.named(ours.device))
 
 
-def _brokers(config: AgentConfig) -> list[Settings]:
+def _brokers(config: AgentConfig, health: Health | None = None) -> list[Settings]:
     """The broker of ``sparkplug``, or those of ``mqtt`` in their order."""
     ours = _section(config)
     names = _names(config)
@@ -139,7 +139,7 @@ def _brokers(config: AgentConfig) -> list[Settings]:
     if ours.broker is None:
         if config.mqtt is None:
             raise UsageError("sparkplug.broker: missing; name the broker")
-        shared = [settings_of(one, "") for one in config.mqtt.each()]
+        shared = [settings_of(one, "", health) for one in config.mqtt.each()]
         return [
             replace(one, client_id=client_id, keepalive_s=ours.keepalive_s, protocol=ours.protocol or one.protocol)
             for one in shared
@@ -151,7 +151,7 @@ def _brokers(config: AgentConfig) -> list[Settings]:
         client_id=client_id,
         keepalive_s=ours.keepalive_s,
         protocol=ours.protocol or 5,
-        tls=tls_context(broker.tls, "sparkplug.broker") if broker.tls else None,
+        tls=Tls(broker.tls, "sparkplug.broker", health) if broker.tls else None,
         username=broker.username,
         password_file=broker.password_file,
         password_env=broker.password_env,
