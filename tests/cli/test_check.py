@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent import config
-from agent.cli.check import machine, network
+from agent.cli.check import arrival, machine, network
 from agent.cli.check.finding import Finding
 from agent.cli.check.station import user
 from agent.clock import SystemClock, iso_utc, kernels_word
@@ -141,8 +141,8 @@ _ADJTIMEX = "import ctypes; print(ctypes.CDLL(None).adjtimex(ctypes.create_strin
 
 
 def test_too_few_watches_for_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "_folders_below", lambda _: 10**7)
-    found = only(machine.inotify(config.load(Station(tmp_path / "s").file)))
+    monkeypatch.setattr(arrival, "_folders_below", lambda _: 10**7)
+    found = only(arrival.arrival(config.load(Station(tmp_path / "s").file)))
     assert (found.state, "max_user_watches=40000000" in found.remedy) == ("warning", True)
 
 

@@ -2,7 +2,9 @@
 
 station  bundle, folders, cameras
 archives whether anybody empties them
-machine  disk, its endurance, clock, inotify, watchdog
+arrival  how images come: network mounts, inotify
+machine  disk, its endurance, clock, watchdog
+sandbox  what the service's unit keeps from it
 network  broker, Sparkplug, webhook, certificates, metrics
 
 Invariants: changes nothing, may run beside the agent, and tries as the user that the agent runs as.
@@ -67,14 +69,16 @@ def work(options: argparse.Namespace) -> int:
 def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
     """Every finding, as it is made. ``UsageError``: the state folder is a newer weldwatch's."""
     import os
+    from functools import partial
     from pathlib import Path
 
     from agent.app.places import enter_state
-    from agent.cli.check import archives, machine, network, station
+    from agent.cli import service
+    from agent.cli.check import archives, arrival, machine, network, sandbox, station
     from agent.cli.check.finding import Finding
 
     yield Finding("configuration", "ok", f"{path} is valid")
-    before = os.geteuid()
+    before, unit = os.geteuid(), service.unit_of(Path(path))
     enter_state(Path(settings.state))
     yield station.user(before, path)
     for trial in (
@@ -82,11 +86,11 @@ def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
         station.folders,
         station.cameras,
         archives.archives,
+        arrival.arrival,
+        partial(sandbox.sandbox, unit=unit, file=path),
         machine.disk,
         machine.endurance,
         machine.clock,
-        machine.inotify,
-        machine.watchdog,
         network.mqtt,
         network.sparkplug,
         network.webhook,
@@ -94,3 +98,4 @@ def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
         network.metrics,
     ):
         yield from trial(settings)
+    yield from machine.watchdog(unit)

@@ -33,5 +33,21 @@ def show(finding: Finding) -> None:
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or of those it lies in the first that exists."""
-    return next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    """The folder, or of those it lies in the first that is there (as far as we may see)."""
+    return next(parent for parent in (folder, *folder.absolute().parents) if is_there(parent))
+
+
+def is_there(path: Path) -> bool:
+    """Whether it is there; what lies in a folder that is closed to us counts as not there."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """The same of a folder."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False

@@ -1,20 +1,20 @@
-"""What belongs to the machine: disks and how long they last, clock, inotify, the service's watchdog.
+"""What belongs to the machine: disks and how long they last, clock, the service's watchdog.
 
 What cannot be told here (in a container, on a file system that does not say) is said to be unknown, never guessed.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.check.finding import Finding, State, nearest
+from agent.cli.check.finding import Finding, nearest
 
 if TYPE_CHECKING:
+    from agent.cli.service import Unit
     from agent.config import AgentConfig
 
 WRITTEN_KB = 40  #: to disk a result, at most, at one a second (docs/operations.md, "How much space")
@@ -22,8 +22,7 @@ WRITTEN_KB = 40  #: to disk a result, at most, at one a second (docs/operations.
 #: controller's own writing (small synced writes) takes four fifths.
 EMMC_TB = 20.0
 _YEARS_WANTED = 5.0
-_FOLDERS_LOOKED_AT = 100_000
-_UNIT = "weldwatch.service"
+_BOOTED = Path("/run/systemd/system")  #: there where systemd runs (sd_booted(3))
 
 
 def disk(config: AgentConfig) -> Iterator[Finding]:
@@ -109,49 +108,16 @@ def clock(_: AgentConfig) -> Iterator[Finding]:
         yield Finding("clock", "warning", f"{now}, not synchronised", remedy)
 
 
-def inotify(config: AgentConfig) -> Iterator[Finding]:
-    """One watch a folder: are there enough?"""
-    from agent.config import FolderConfig
-
-    roots = [Path(source.path) for source in config.sources if isinstance(source, FolderConfig)]
-    if not roots:
-        return
-    try:
-        limit = int(Path("/proc/sys/fs/inotify/max_user_watches").read_text(encoding="ascii"))
-        instances = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        yield Finding("inotify", "ok", "limits unknown here; rescan_s finds files without it")
-        return
-    folders = sum(_folders_below(root) for root in roots if root.is_dir())
-    detail = f"{folders} folders to watch, {limit} watches and {instances} instances a user"
-    state: State = "ok"
-    remedy = ""
-    if folders > limit * 0.8:
-        state, remedy = (
-            "warning",
-            f"sysctl fs.inotify.max_user_watches={folders * 4}; till then files wait for rescan_s",
-        )
-    elif instances < 16:
-        state, remedy = "warning", "sysctl fs.inotify.max_user_instances=128"
-    yield Finding("inotify", state, detail, remedy)
-
-
-def _folders_below(root: Path) -> int:
-    count = 0
-    for count, _ in enumerate(os.walk(root), 1):  # the count is the result
-        if count >= _FOLDERS_LOOKED_AT:
-            break
-    return count
-
-
-def watchdog(_: AgentConfig) -> Iterator[Finding]:
+def watchdog(unit: Unit | None) -> Iterator[Finding]:
     """Does systemd start a stuck agent again?"""
     import subprocess
 
-    if not Path("/run/systemd/system").is_dir() or shutil.which("systemctl") is None:
+    name = unit.name if unit is not None else "weldwatch.service"
+
+    if not _BOOTED.is_dir() or shutil.which("systemctl") is None:
         yield Finding("service", "ok", "unknown: no systemd here; without it nothing starts a stuck agent again")
         return
-    command = ["systemctl", "show", _UNIT, "--property=LoadState,UnitFileState,WatchdogUSec"]
+    command = ["systemctl", "show", name, "--property=LoadState,UnitFileState,WatchdogUSec"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -159,10 +125,10 @@ def watchdog(_: AgentConfig) -> Iterator[Finding]:
         return
     told = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     if told.get("LoadState") != "loaded":
-        yield Finding("service", "warning", f"there is no {_UNIT}", "install it, or start the agent some other way")
+        yield Finding("service", "warning", f"there is no {name}", "install it, or start the agent some other way")
     elif told.get("UnitFileState") not in ("enabled", "enabled-runtime"):
-        yield Finding("service", "warning", f"{_UNIT} does not start at boot", "systemctl enable --now weldwatch")
+        yield Finding("service", "warning", f"{name} does not start at boot", f"systemctl enable --now {name}")
     elif told.get("WatchdogUSec") in ("0", "infinity", "", None):
         yield Finding("service", "warning", "no watchdog", "WatchdogSec=60 in the unit")
     else:
-        yield Finding("service", "ok", f"starts at boot, watchdog after {told['WatchdogUSec']}")
+        yield Finding("service", "ok", f"{name} starts at boot, watchdog after {told['WatchdogUSec']}")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.check.finding import Finding, nearest
+from agent.cli.check.finding import Finding, is_folder, nearest
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -71,7 +71,7 @@ def folders(config: AgentConfig) -> Iterator[Finding]:
             continue
         key, path = f"sources[{index}].path", Path(source.path)
         needs = os.R_OK | os.X_OK | (0 if source.after == "keep" else os.W_OK)
-        if not path.is_dir():
+        if not is_folder(path):
             yield Finding(
                 key, "failed", f"{path} is not a folder", "create or mount it; the agent waits for it meanwhile"
             )
@@ -84,8 +84,25 @@ def folders(config: AgentConfig) -> Iterator[Finding]:
             target = getattr(source, field)
             if target is not None:
                 yield _writable(f"sources[{index}].{field}", Path(target))
+    yield from _ways_in(config)
     yield _writable("state", Path(config.state))
     yield _writable("results.directory", Path(config.results.directory))
+
+
+def _ways_in(config: AgentConfig) -> Iterator[Finding]:
+    """Folders that bundles come by."""
+    drop, remote = config.bundle.drop_folder, config.bundle.remote.folder
+    if drop is not None:
+        if is_folder(Path(drop)):
+            yield _writable("bundle.drop_folder", Path(drop))
+        else:
+            yield Finding("bundle.drop_folder", "failed", f"{drop} is not a folder", "create or mount it")
+    if remote is not None:
+        if os.access(remote, os.R_OK | os.X_OK) and is_folder(Path(remote)):
+            yield Finding("bundle.remote.folder", "ok", f"{remote} can be read")
+        else:
+            detail = f"{remote} is not a folder that this user may read"
+            yield Finding("bundle.remote.folder", "failed", detail, "create or mount it, or change its mode")
 
 
 def cameras(config: AgentConfig) -> Iterator[Finding]:
