@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -188,20 +189,111 @@ def test_a_secret_is_known_in_json_too() -> None:
     assert redaction.Scrubber({"password": secret}).text(text) == text.replace(json.dumps(secret)[1:-1], "(removed)")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "connecting to rtsp://admin:S3CRET@10.0.0.20/stream",
-        "Authorization: Bearer S3CRET",
-        "GET /hook?id=1&token=S3CRET HTTP/1.1",
-        'password: "S3CRET"',
-        '{"password": "S3CRET"}',
-        "api_key=S3CRET next",
-        "-----BEGIN EC PRIVATE KEY-----\nS3CRET\n-----END EC PRIVATE KEY-----",
-    ],
-)
+PLANTED = [
+    "connecting to rtsp://admin:S3CRET@10.0.0.20/stream",
+    "connecting to rtsp://admin:p@S3CRET/w@10.0.0.20/stream",
+    "mqtt://S3CRET@broker:1883",
+    'the broker {"url":"mqtts://cam:S3CRET@broker:8883"}',
+    "Authorization: Bearer S3CRET",
+    "Authorization: Basic S3CRET==",
+    '{"Authorization": "Basic S3CRET=="}',
+    'authorization: Digest username="cam", realm="x", response="S3CRET"',
+    "< Set-Cookie: session=S3CRET; Path=/",
+    "X-Api-Key: S3CRET",
+    "X-Auth-Token: S3CRET",
+    "sent with bearer S3CRET-of-9-days",
+    "got eyJhbGciOiJIUzI1NiJ9.S3CRET.S3CRET from it",
+    "GET /hook?id=1&token=S3CRET HTTP/1.1",
+    "GET /hook?key=S3CRET HTTP/1.1",
+    "https://plant.example/hook?id=1&X-Amz-Signature=S3CRET",
+    'password: "S3CRET"',
+    'password: "four S3CRET words in it"',
+    "password: nullS3CRET",
+    "password: not-S3CRET",
+    '{"password": "S3CRET"}',
+    r'body "{\"client_secret\": \"S3CRET with blanks\"}"',
+    "MQTT_PASSWORD=S3CRET weldwatch run",
+    "Environment=BROKER_TOKEN=S3CRET",
+    "access_token: S3CRET",
+    "username=S3CRET",
+    "api_key=S3CRET next",
+    "api-key: S3CRET",
+    "ExecStart=mosquitto_sub -h broker -u cam -P S3CRET -t '#'",
+    "curl --password S3CRET",
+    "-----BEGIN EC PRIVATE KEY-----\nS3CRET\n-----END EC PRIVATE KEY-----",
+    "-----BEGIN PRIVATE KEY-----\n10:22:05 app[7]: MIIEvgIBADANBgkqhkiGS3CRET/9w0BAQ\n10:22:05 app[7]: (and cut)",
+]
+
+#: Look like some of it and are none of it: without them a pack helps nobody.
+HARMLESS = [
+    "sha256 3f1234cam07abbadeadbeef00weldwatch5",
+    "result 01a2038d-9875-7f5f-b210-7afc0bc74761 of sequence 123456",
+    "weldwatch/acme/detroit/body/line-3/cam-07/status",
+    "agent.yaml: mqtt.password: unknown key; allowed: host, port",
+    "mqtt.password_file: /etc/weldwatch/credentials/mqtt-password: No such file or directory",
+    "mqtt.tls.key: credential:mqtt-key: only a service has credentials",
+    "bundle.trusted_keys: not set: unsigned bundles are taken",
+    "sources[0].path: key of the map is missing",
+    "sort_key=time&monkey=1",
+    "GET /list?sort_key=time&author=plant&signal=3&passed=4 HTTP/1.1",
+    "unexpected token: '}' at 17",
+    "the broker refuses user name or password; results are kept",
+    "user: the rest is tried as weldwatch",
+    "a bearer of good news and a tokenizer=wordpiece",
+    "https://plant.example:8443/models/weld@1.0.0",
+    "weldwatch.service (user weldwatch) may reach every path",
+    "LoadCredential=mqtt-key:/etc/weldwatch/credentials/mqtt-key.pem",
+    "passed: 12, compass=north, keyboard: de, secretary=7",
+    "POST https://plant.example/(removed) answers 403",
+    "3f1234cam07abbadeadbeef00 after (removed)",
+]
+
+
+@pytest.mark.parametrize("text", PLANTED)
 def test_what_looks_like_a_secret_goes_from_any_text(text: str) -> None:
-    assert "S3CRET" not in redaction.Scrubber(None).text(text)
+    assert "S3CRET" not in redaction.Scrubber(None).text(f"10:22:05 {text}\nthe next line")
+    assert redaction.Scrubber(None).text(f"10:22:05 {text}\nthe next line").startswith("10:22:05 ")
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_only_looks_like_one_stays(text: str) -> None:
+    """Also on a station whose user name and PIN are words of the whole text, and whose webhook has a plain path."""
+    value = {
+        "station": {"name": "cam-07", "site": "detroit"},
+        "mqtt": {"username": "weldwatch", "password": "1234"},
+        "webhook": {"url": "https://mes.plant/models"},
+    }
+    assert redaction.Scrubber(value).text(text) == text
+
+
+def test_an_ordinary_user_name_goes_where_it_is_named_as_one_and_a_plain_path_after_its_host() -> None:
+    value = {"mqtt": {"username": "weldwatch", "password": "1234"}, "webhook": {"url": "https://mes.plant:8443/models"}}
+    text = "username: weldwatch, PIN 1234; POST https://mes.plant:8443/models to mqtt://weldwatch:1234@h"
+    assert redaction.Scrubber(value).text(text) == (
+        "username: (removed), PIN (removed); POST https://mes.plant:8443/(removed) to mqtt://(removed)@h"
+    )
+
+
+def test_a_fence_in_a_message_takes_nothing_else_with_it() -> None:
+    text = "PEM must begin with -----BEGIN PRIVATE KEY-----\n10:22:05 INFO station cam-07 watches captures"
+    assert redaction.Scrubber(None).text(text).endswith("watches captures")
+
+
+@pytest.mark.parametrize(
+    "part", ["x-", "mosquitto_x ", "a_", "password", "-----BEGIN PRIVATE KEY-----", 'token:"', "://a:"]
+)
+def test_a_text_made_to_be_slow_is_not(part: str) -> None:
+    begin = time.monotonic()
+    redaction.Scrubber(None).text(part * (100_000 // len(part)))
+    assert time.monotonic() - begin < 5
+
+
+def test_a_key_beside_ours_is_known_by_its_fence(tmp_path: Path) -> None:
+    """The fences of our own key are no secrets that could be taken out first."""
+    fenced = "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n"
+    (tmp_path / "station.key").write_text(fenced.format("MINE0001"))
+    text = redaction.Scrubber({"tls": {"key": str(tmp_path / "station.key")}}).text(fenced.format("OTHER002"))
+    assert "OTHER002" not in text
 
 
 @given(
