@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import tarfile
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.cli import service
 from agent.cli.main import main
 from agent.cli.support import contents, redaction
 from agent.config import load
@@ -62,8 +64,6 @@ def pack(station: Station, *arguments: str) -> dict[str, bytes]:
 
 
 def environment() -> dict[str, str]:
-    import os
-
     return {**os.environ, "BROKER_PW": SECRETS[5]}
 
 
@@ -178,6 +178,23 @@ def test_an_image_that_cannot_be_read_keeps_no_other_from_being_packed(
     found = dict(contents._frames(load(station.file), 2))
     assert {name.partition("_")[2] for name in found} == {"1.png", "0.png.txt"}
     assert b"missing: Permission denied\n" in found.values()
+
+
+def test_the_journal_is_that_of_the_unit_that_runs_this_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units, tools = tmp_path / "units", tmp_path / "tools"
+    for made in (units, tools):
+        made.mkdir()
+    monkeypatch.setattr(service, "FOLDERS", [units])
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    (tools / "journalctl").write_text('#!/bin/sh\necho "$1"\n')
+    (tools / "journalctl").chmod(0o755)
+    for unit, name in (("weldwatch.service", "agent"), ("weldwatch@.service", "%i")):
+        (units / unit).write_text(f"[Service]\nExecStart=/opt/weldwatch run --config {tmp_path}/{name}.yaml\n")
+    for name, unit in (("agent", "weldwatch"), ("line2", "weldwatch@line2"), ("nowhere/x", "weldwatch")):
+        said = contents._journal(tmp_path / f"{name}.yaml")
+        assert said.splitlines() == [f"# {unit}.service", f"--unit={unit}.service"]
 
 
 # --- the redaction by itself ---

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__, config, strict_yaml
+from agent.cli.service import unit_of
 from agent.cli.support import redaction
 from agent.config import AgentConfig
 from agent.errors import WeldwatchError
@@ -24,7 +25,7 @@ From `weldwatch support` of {version}, {time}.
 configuration.yaml  the station's configuration; passwords, tokens, keys, user names and the paths of addresses removed
 check.json          what `weldwatch check --json` says
 versions.json       weldwatch, Python, its packages, system, processor
-journal.txt         the last {lines} lines of the service's log, if the caller may read them
+journal.txt         the last {lines} lines of the log of the service that runs it, if the caller may read them
 outbox.json         how far each sink is, and its dead letters without their results
 statistics.json     what was found in the last {days} days, in numbers
 frames/             only with --frames: the last images
@@ -46,7 +47,7 @@ def gather(source: Path, frames: int) -> Iterator[tuple[str, bytes]]:
     yield "README.txt", head.encode()
     yield "configuration.yaml", clean(trouble or _yaml(redaction.settings(text)))
     yield "versions.json", clean(json.dumps(_versions(), indent=1))
-    yield "journal.txt", clean(_journal())  # before check, which goes on as the agent's user
+    yield "journal.txt", clean(_journal(source))  # before check, which goes on as the agent's user
     if settings is None:
         return
     for name, part in (("check.json", _check), ("outbox.json", _outbox), ("statistics.json", _statistics)):
@@ -129,13 +130,17 @@ def _versions() -> dict[str, Any]:
     }
 
 
-def _journal() -> str:
-    command = ["journalctl", "--unit=weldwatch", "--no-pager", f"--lines={JOURNAL_LINES}", "--output=short-iso"]
+def _journal(source: Path) -> str:
+    """Of the unit that runs this configuration; of ours where none is known to."""
+    unit = unit_of(source)
+    name = unit.name if unit is not None else "weldwatch.service"
+    command = ["journalctl", f"--unit={name}", "--no-pager", f"--lines={JOURNAL_LINES}", "--output=short-iso"]
     try:
         done = subprocess.run(command, capture_output=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"missing: {error}\n"
-    return (done.stdout or done.stderr or b"missing: the journal has no line of weldwatch\n").decode(errors="replace")
+    said = (done.stdout or done.stderr).decode(errors="replace")
+    return f"# {name}\n{said}" if said else f"missing: the journal has no line of {name}\n"
 
 
 def _frames(settings: AgentConfig, count: int) -> Iterator[tuple[str, bytes]]:
