@@ -10,7 +10,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from agent.model.session import OnnxModel
 from agent.ports import Decision
 from training import statistics
 from training.dataset import Frames
+from training.intervals import Over
 from training.recipe import Choice
 from training.statistics import F64, Bools, Interval
 
@@ -56,9 +57,10 @@ def measure(defect: F64, frames: Frames, classes: Sequence[str], decision: Decis
     passed, review = _verdicts(defect, decision)
     below = defect < decision.threshold
 
-    def told(figure: Callable[[F64 | None], F64], among: NDArray[Any] | None = None) -> dict[str, Any]:
-        chosen = recordings if among is None else recordings[among]
-        return asdict(statistics.interval(figure, chosen, confidence=choice.confidence, draws=choice.draws))
+    over = Over(recordings, choice.confidence, choice.draws)
+
+    def rate(hit: Bools, among: Bools) -> dict[str, Any]:
+        return asdict(over.rate(hit, among))
 
     everything = np.ones(len(bad), dtype=bool)
     return {
@@ -68,19 +70,19 @@ def measure(defect: F64, frames: Frames, classes: Sequence[str], decision: Decis
         "recordings": len(np.unique(recordings)),
         "threshold": decision.threshold,
         "review_band": decision.review,
-        "auc": told(lambda w: statistics.auc(defect, bad, w)),
+        "auc": asdict(over.auc(defect, bad)),
         "auc_within_recordings": _within(defect, bad, recordings),
-        "escape_rate": told(lambda w: statistics.rate(below, bad, w)),
-        "overkill_rate": told(lambda w: statistics.rate(~below, ~bad, w)),
+        "escape_rate": rate(below, bad),
+        "overkill_rate": rate(~below, ~bad),
         "with_review": {
-            "review_share": told(lambda w: statistics.rate(review, everything, w)),
-            "escape_rate": told(lambda w: statistics.rate(passed, bad, w)),
-            "overkill_rate": told(lambda w: statistics.rate(~passed & ~review, ~bad, w)),
+            "review_share": rate(review, everything),
+            "escape_rate": rate(passed, bad),
+            "overkill_rate": rate(~passed & ~review, ~bad),
         },
         "ece": statistics.ece(defect, bad),
         "log_loss": float(-np.mean(np.log(np.clip(np.where(bad, defect, 1 - defect), 1e-12, 1)))),
         "reliability": [asdict(one) for one in statistics.reliability(defect, bad)],
-        "per_class": _per_class(defect, below, frames, classes, told),
+        "per_class": _per_class(defect, below, frames, classes, over),
         "per_recording": _per_recording(defect, below, frames),
     }
 
@@ -102,9 +104,7 @@ def _within(defect: F64, bad: Bools, recordings: NDArray[Any]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _per_class(
-    defect: F64, below: Bools, frames: Frames, classes: Sequence[str], told: Callable[..., dict[str, Any]]
-) -> dict[str, Any]:
+def _per_class(defect: F64, below: Bools, frames: Frames, classes: Sequence[str], over: Over) -> dict[str, Any]:
     """Each original class: a defect's AUC against all good frames and its escapes; a good class's overkill."""
     table: dict[str, Any] = {}
     for kind, name in enumerate(classes):
@@ -114,20 +114,13 @@ def _per_class(
         row: dict[str, Any] = {"frames": int(mine.sum()), "recordings": len(np.unique(frames.recording[mine]))}
         if frames.bad[mine].any():
             against = mine | ~frames.bad
-            row["auc"] = told(_auc_of(defect[against], frames.bad[against]), against)
-            row["escape_rate"] = told(_rate_of(below[mine]), mine)
+            facing = replace(over, recordings=frames.recording[against])
+            row["auc"] = asdict(facing.auc(defect[against], frames.bad[against]))
+            row["escape_rate"] = asdict(over.rate(below, mine))
         else:
-            row["overkill_rate"] = told(_rate_of(~below[mine]), mine)
+            row["overkill_rate"] = asdict(over.rate(~below, mine))
         table[name] = row
     return table
-
-
-def _auc_of(defect: F64, bad: Bools) -> Callable[[F64 | None], F64]:
-    return lambda weights: statistics.auc(defect, bad, weights)
-
-
-def _rate_of(hit: Bools) -> Callable[[F64 | None], F64]:
-    return lambda weights: statistics.rate(hit, np.ones(len(hit), dtype=bool), weights)
 
 
 def _per_recording(defect: F64, below: Bools, frames: Frames) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from agent.errors import UsageError
 from training import statistics
 from training.dataset import Frames
 from training.fit import Tell, embed, fit, head, margins, quiet
+from training.intervals import FEW
 from training.network import build
 from training.recipe import Recipe
 from training.statistics import F64
@@ -82,7 +83,8 @@ def cross_validate(
     first = next(iter(found))
     against = max(probes, key=lambda name: figures[name]["auc"]["value"])
     gap = _gap(frames, found[first], found[against])
-    notes.append(f"{first} minus {against}: {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]")
+    between = FEW if gap.low is None else f"[{gap.low:+.3f}, {gap.high:+.3f}]"
+    notes.append(f"{first} minus {against}: {gap.value:+.3f} {between}")
     if len(methods) > 1:
         notes.append("Chosen: " + ", ".join(f"{name} {times} times" for name, times in chosen.items()))
     facts = {"folds": folds, "seeds": seeds, "figures": figures, "notes": notes, "gap": asdict(gap)}

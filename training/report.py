@@ -22,6 +22,7 @@ from agent.bundle.manifest import WeightsOrigin
 from agent.ports import Decision
 from training import evaluate, plots
 from training.dataset import Dataset, Frames
+from training.intervals import FEW
 from training.recipe import Recipe, as_data
 from training.statistics import F64
 
@@ -123,7 +124,8 @@ def _summary(metrics: Mapping[str, Any], first: str, about: About) -> str:
         kept = "and it was kept" if promised["kept"] else '<b class="bad">and it was not kept</b>'
         said += f"Validation promised escapes within {_range(promised['escapes'])}, {kept}. "
     return (
-        f"{said}In brackets: {test['auc']['confidence']:.0%} intervals by bootstrap over recordings.</p>"
+        f"{said}In brackets: {test['auc']['confidence']:.0%} intervals by bootstrap over "
+        "recordings, of rates never narrower than so few recordings allow (Wilson).</p>"
         f"<p class='note'>Calibration error (ECE) {test['ece']:.3f}"
         + (f" after temperature {metrics['temperature']:.2f}" if "temperature" in metrics else "")
         + "."
@@ -288,18 +290,18 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _interval(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "–"
-    known = figure["low"] is not None
-    return f"{figure['value']:.3f}" + (f" [{figure['low']:.3f}, {figure['high']:.3f}]" if known else "")
+    between = FEW if figure["low"] is None else f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+    return f"{figure['value']:.3f} {between}"
 
 
 def _percent(figure: Mapping[str, Any] | None) -> str:
     if figure is None or figure["value"] is None:
         return "–"
-    return f"{figure['value']:.1%}" + (f" {_range(figure)}" if figure["low"] is not None else "")
+    return f"{figure['value']:.1%} {_range(figure)}"
 
 
 def _range(figure: Mapping[str, Any]) -> str:
-    return "[unknown]" if figure["low"] is None else f"[{figure['low']:.1%}, {figure['high']:.1%}]"
+    return FEW if figure["low"] is None else f"[{figure['low']:.1%}, {figure['high']:.1%}]"
 
 
 def _png(gray: NDArray[np.uint8]) -> str:

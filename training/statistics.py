@@ -83,7 +83,8 @@ def interval(
 ) -> Interval:
     """`measure` (weights [b, n] → float [b]) on the frames as they are, with percentiles of its bootstrap.
 
-    Draws in which the figure is undefined do not count; with fewer than two recordings there is no interval.
+    Draws in which the figure is undefined do not count. There is no interval with fewer than two recordings, nor where
+    all draws give the same: a point would be a certainty that so few recordings cannot give (see intervals.py).
     """
     count = len(np.unique(recordings))
     value = float(measure(None)[0]) if len(recordings) else float("nan")
@@ -97,7 +98,10 @@ def interval(
         return Interval(value, None, None, confidence, count)
     tail = (1 - confidence) / 2
     low, high = np.quantile(figures, [tail, 1 - tail])
-    return Interval(value, float(min(low, value)), float(max(high, value)), confidence, count)
+    low, high = float(min(low, value)), float(max(high, value))
+    return (
+        Interval(value, low, high, confidence, count) if low < high else Interval(value, None, None, confidence, count)
+    )
 
 
 def operating_threshold(defect: F64, bad: Bools, escapes: float, overkill: float, weights: F64 | None = None) -> F64:

@@ -87,7 +87,9 @@ def _with_interval(number: Any) -> str:
     value, low, high = (number.get(key) for key in ("value", "low", "high"))
     if not isinstance(value, float | int):
         return "–"
-    between = f"  [{low:.3f} … {high:.3f}]" if isinstance(low, float | int) and isinstance(high, float | int) else ""
+    between = "  [too few recordings for an interval]" if {"low", "high"} <= number.keys() else ""
+    if isinstance(low, float | int) and isinstance(high, float | int):
+        between = f"  [{low:.3f} … {high:.3f}]"
     return f"{value:.3f}{between}"
 
 

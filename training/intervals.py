@@ -1,0 +1,81 @@
+"""Rates and AUC with intervals that few recordings cannot make too narrow.
+
+The bootstrap draws what was seen, and only that: five recordings without an escape give draws without an escape, and so
+[0, 0]. They do not prove that there is none. Here
+
+- a rate's interval reaches at least as far as Wilson's for as many observations as there are recordings: up to what so
+  many recordings without a hit leave possible, down to what so many without a miss do, and around the rate itself
+  where every recording has the same;
+- an AUC whose draws are all the same (every pair in order) has no interval: nothing seen tells how far it may fall, and
+  frames of one recording are no pairs of their own. No binomial stands in, since an AUC is not a share of recordings;
+- with fewer than two recordings of either kind of frame there is no interval.
+
+Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927) 209-212; of the usual
+ones it is the one to use where observations are few: Brown, Cai, DasGupta, "Interval estimation for a binomial
+proportion", Statistical Science 16 (2001) 101-133. That recordings are the observations is the worst case, frames of a
+recording being all alike (a design effect of the recording's length; Kish, "Survey Sampling", 1965, section 5.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training import statistics
+from training.statistics import DRAWS, F64, Bools, Interval
+
+FEW = "[too few recordings for an interval]"  #: where one would stand
+
+
+def wilson(rate: float, observations: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share 0…1 of so many observations (at least 1)."""
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = z * z / observations
+    middle = (rate + share / 2) / (1 + share)
+    half = z / (1 + share) * sqrt(rate * (1 - rate) / observations + share / (4 * observations))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class Over:
+    """Figures of frames with their intervals over `recordings` [n], the recording of each frame."""
+
+    recordings: NDArray[np.generic]
+    confidence: float = 0.95
+    draws: int = DRAWS
+
+    def rate(self, hit: Bools, among: Bools) -> Interval:
+        """The share of `hit` among the frames `among`."""
+        found = statistics.interval(
+            lambda weights: statistics.rate(hit, among, weights),
+            self.recordings,
+            confidence=self.confidence,
+            draws=self.draws,
+        )
+        holders = self._holders(among)
+        if found.value is None or holders < 2:
+            return replace(found, low=None, high=None)
+        if found.low is None or found.high is None:  # every draw is the same
+            low, high = wilson(found.value, holders, self.confidence)
+        else:
+            low = min(found.low, wilson(1.0, holders, self.confidence)[0])
+            high = max(found.high, wilson(0.0, holders, self.confidence)[1])
+        return replace(found, low=low, high=high)
+
+    def auc(self, defect: F64, bad: Bools) -> Interval:
+        """The area under the ROC curve."""
+        found = statistics.interval(
+            lambda weights: statistics.auc(defect, bad, weights),
+            self.recordings,
+            confidence=self.confidence,
+            draws=self.draws,
+        )
+        few = min(self._holders(bad), self._holders(~bad)) < 2
+        return replace(found, low=None, high=None) if few else found
+
+    def _holders(self, among: Bools) -> int:
+        return len(np.unique(self.recordings[among]))
