@@ -22,7 +22,7 @@ from agent.bundle.preprocess import Preprocessing
 from agent.errors import UsageError
 from agent.model.session import OnnxModel, self_test
 from agent.ports import Decision
-from training import dataset, evaluate, fitness, parity
+from training import dataset, evaluate, fitness, parity, weights
 from training import folds as validation
 from training.dataset import Frames
 from training.fit import Tell, quiet, versions
@@ -206,6 +206,8 @@ def folds(
     first = recipes[0]
     if any((one.classes, one.good) != (first.classes, first.good) for one in recipes):
         raise UsageError("--folds: the recipes name different classes; compare recipes for one set")
+    for recipe in recipes:
+        weights.check(recipe.model)
     given = _labelled(data, first.classes, first.good, first.data.preprocessing, workers, tell)
     frames = given.frames
     load_tensorflow()

