@@ -103,9 +103,10 @@ def export(data: Dataset, out: Path) -> list[Path]:
     return [folder / f"{name}.onnx" for name in variants]
 
 
-def bundle(data: Dataset, out: Path, tell: Tell) -> Made:
-    """Make the bundle of the trained model in `out`."""
+def bundle(data: Dataset, out: Path, tell: Tell, **called: str) -> Made:
+    """Make the bundle of the trained model in `out`; `called` are another `name` or `version` than its recipe's."""
     done = trained(out)
+    recipe = msgspec.structs.replace(done.recipe, **called)
     if done.history.get("data") != data.index.digest:
         raise UsageError(f"{out / RUN}: trained on another set than {data.directory}; train again, or name that set")
-    return bundles.make_bundle(done.model, done.history, data, done.recipe, done.weights, out, tell=tell)
+    return bundles.make_bundle(done.model, done.history, data, recipe, done.weights, out, tell=tell)

@@ -58,7 +58,14 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     recipe = replace(recipe, model=replace(recipe.model, **model))
     if given.get("epochs") is not None:
         recipe = replace(recipe, train=replace(recipe.train, epochs=given["epochs"]))
+    recipe = replace(recipe, **_called(options))
     return recipe if options.seed is None else replace(recipe, seed=options.seed)
+
+
+def _called(options: argparse.Namespace) -> dict[str, str]:
+    """Name and version of the bundle, where the command line gives them."""
+    given = vars(options)
+    return {key: given[key] for key in ("name", "version") if given.get(key)}
 
 
 def _synthesize(options: argparse.Namespace) -> int:
@@ -85,7 +92,7 @@ def _prepare(options: argparse.Namespace) -> int:
             options.data, options.out, recipe, workers=options.workers,
             progress=lambda done, total: tell("frames", done, total, ""),
         )  # fmt: skip
-    _warn(index)
+    _warn(index, strict=options.strict)
     for side in ("train", "val", "test"):
         mine = [frame for frame in index.frames if frame.split == side]
         bad = sum(frame.label for frame in mine)
@@ -113,7 +120,7 @@ def _fit(options: argparse.Namespace, tell: Tell) -> Dataset:
     recipe = _recipe(options)
     chain.check_start(options.out, recipe, resume=options.resume)
     data = chain.open_set(options.data, options.out, recipe, tell, options.workers)
-    _warn(data.index)
+    _warn(data.index, strict=options.strict)
     load_tensorflow()
     chain.train(data, options.out, recipe, tell, resume=options.resume)
     return data
@@ -183,7 +190,7 @@ def _bundle(options: argparse.Namespace) -> int:
     data = dataset.load(options.data or options.out / chain.PREPARED)
     load_tensorflow()
     with shown() as tell:
-        made = chain.bundle(data, options.out, tell)
+        made = chain.bundle(data, options.out, tell, **_called(options))
     _tell_bundle(made.path, made.metrics)
     return 0
 
@@ -198,9 +205,14 @@ def _all(options: argparse.Namespace) -> int:
     return 0
 
 
-def _warn(index: DatasetIndex) -> None:
+def _warn(index: DatasetIndex, *, strict: bool) -> None:
+    """Say what is odd about the data. Raises UsageError for it where the caller is strict."""
     from training.dataset import short_table
 
+    if strict and index.warnings:
+        raise UsageError(
+            f"--strict: {'; '.join(index.warnings)}. Mend the data (and remove the prepared set), or leave --strict out"
+        )
     for line in [*index.warnings, *short_table(index)]:
         sys.stderr.write(f"weldwatch-train: note: {line}\n")
 

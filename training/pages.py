@@ -19,7 +19,7 @@ PAGES = {
         "here, before a training is spent on it.",
         examples(
             "weldwatch-train prepare --recipe demo --data frames/ --out set/",
-            "weldwatch-train prepare --recipe aluminium --data al5083/ --out set/",
+            "weldwatch-train prepare --recipe aluminium --data al/ --out set/ --strict",
             then="look at set/contact-sheet.png; then weldwatch-train all --recipe demo --data set/ --out out/.",
         ),
     ),
@@ -51,6 +51,7 @@ PAGES = {
         "Measure the trained model, choose its threshold on validation recordings, and make bundle and report.",
         examples(
             "weldwatch-train bundle --out out/",
+            "weldwatch-train bundle --out out/ --name cell-3 --version 1.2.0",
             then="read out/report.html; then weldwatch bundle install FILE, on the station.",
         ),
     ),
@@ -58,7 +59,7 @@ PAGES = {
         "Frames to bundle: prepare, train, export, evaluate, bundle. What most people call.",
         examples(
             "weldwatch-train all --recipe demo --data frames/ --out out/",
-            "weldwatch-train all --recipe aluminium --data al5083/ --out al/",
+            "weldwatch-train all --recipe aluminium --data al5083/ --out al/ --name cell-3",
             "weldwatch-train all --recipe aluminium --data al5083/ --out al/ --resume",
             then="read out/report.html; then weldwatch bundle install FILE, on the station.",
         ),

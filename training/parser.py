@@ -5,8 +5,13 @@ imported.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from agent.bundle.manifest import Name, Version
 from agent.usage import Parser, number
 from training.pages import PAGES
 from training.recipe import BUILT_IN, DEFAULT
@@ -49,15 +54,19 @@ def parser() -> Parser:
     _common(one, data=_DATA, out="folder of the run")
     _quotas(one)
     _fitting(one)
+    _naming(one)
 
     _evaluating(add("evaluate", "measure a bundle on labelled frames, or recipes by grouped cross-validation"))
     _of_a_run(add("export", "write the trained model as ONNX files"))
-    _of_a_run(add("bundle", "measure the trained model and make its bundle and report"))
+    one = add("bundle", "measure the trained model and make its bundle and report")
+    _of_a_run(one)
+    _naming(one)
 
     one = add("all", "frames to bundle: prepare, train, export, evaluate, bundle")
     _common(one, data=_DATA, out="folder for everything; the bundle and report.html end there")
     _quotas(one)
     _fitting(one)
+    _naming(one)
     return top
 
 
@@ -109,6 +118,10 @@ def _quotas(one: argparse.ArgumentParser) -> None:
         help="by recording; given: the set's own test/ stays test; frame: the usual leaky split, for comparison only",
     )  # fmt: skip
     one.add_argument("--seed", type=_NATURAL, help="another draw of the split, and of everything after it")
+    one.add_argument(
+        "--strict", action="store_true", help="what is only noted of the data otherwise (repeats, frames that cannot "
+        "be read, a class in one recording, too few recordings or frames) is an error, and nothing is trained",
+    )  # fmt: skip
     one.add_argument("--workers", type=_COUNT, help="processes that read frames (default: all processors)")
 
 
@@ -118,6 +131,29 @@ def _fitting(one: argparse.ArgumentParser) -> None:
     one.add_argument("--weights-licence", metavar="TEXT", help="and its licence; both, where its digest is not known")
     one.add_argument("--epochs", type=_NATURAL, help="of fine-tuning, at most")
     one.add_argument("--resume", action="store_true", help="go on with the training that OUT holds")
+
+
+def _naming(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--name", type=_fitting_manifest(Name, "letters, digits, '.', '_' and '-', 64 at most"),
+        help="of the bundle made, <name>-<version>.pipeline (default: the recipe's name)",
+    )  # fmt: skip
+    one.add_argument(
+        "--version", type=_fitting_manifest(Version, "three numbers, such as 1.2.0"), metavar="X.Y.Z",
+        help="of the bundle made (default: the recipe's version, 1.0.0 unless it says otherwise)",
+    )  # fmt: skip
+
+
+def _fitting_manifest(kind: Any, allowed: str) -> Callable[[str], str]:
+    """An argument's type: what a manifest takes."""
+
+    def of(text: str) -> str:
+        try:
+            return str(msgspec.convert(text, kind))
+        except msgspec.ValidationError:
+            raise argparse.ArgumentTypeError(f"found {text!r}; {allowed}") from None
+
+    return of
 
 
 def _quota(text: str) -> tuple[int | None]:

@@ -27,6 +27,7 @@ from training.frames import Progress, Record, prepare_frames, read_chunk
 from training.listing import Item, Listing, read_listing
 from training.recipe import Recipe
 
+FEW_RECORDINGS = 10  #: fewer leave two or so for the test
 _WORK = ".frames"
 _LEAKY = (
     "split by frame: neighbouring frames of a recording lie in train and test, so every figure will be better than "
@@ -227,15 +228,31 @@ def _warn_of_lists(listing: Listing, unreadable: Sequence[Record], recipe: Recip
     if unreadable:
         first = unreadable[0]
         warnings.append(f"{len(unreadable)} frames cannot be read, the first is {first.name}: {first.problem}")
-    counts = Counter(item.kind for item in listing.items)
-    for kind, name in enumerate(recipe.classes):
-        if not counts[kind]:
-            warnings.append(f"class {kind} {name}: no frame; the model will not have seen one")
+    warnings += _warn_of_recordings(listing.items, recipe)
     both = {i.recording for i in listing.items if i.given == "test"} & {
         i.recording for i in listing.items if i.given == "train"
     }
     if both:
         warnings.append(f"{len(both)} recordings lie in the set's own train and test, the first is {min(both)}")
+    return warnings
+
+
+def _warn_of_recordings(items: Sequence[Item], recipe: Recipe) -> list[str]:
+    """What so few recordings cannot teach, or cannot prove."""
+    warnings = []
+    for kind, name in enumerate(recipe.classes):
+        holders = sorted({item.recording for item in items if item.kind == kind})
+        if not holders:
+            warnings.append(f"class {kind} {name}: no frame; the model will not have seen one")
+        elif len(holders) == 1 and recipe.data.split != "frame":
+            warnings.append(
+                f"class {kind} {name}: only in recording {holders[0]}; it can be taught or measured, not both"
+            )
+    recordings = len({item.recording for item in items})
+    if recordings < FEW_RECORDINGS:
+        warnings.append(
+            f"{recordings} recordings in all; with fewer than {FEW_RECORDINGS} the intervals say next to nothing"
+        )
     return warnings
 
 

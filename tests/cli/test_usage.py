@@ -70,6 +70,14 @@ LOG, TRAIN, ALL = "weldwatch log", "weldwatch-train", "weldwatch-train all"
             f"{ALL} --re x --data y",
             f"{ALL}: --re: may be --recipe, --resume; write it out; see {ALL} --help",
         ),
+        (
+            f"{ALL} --data x --out y --name a/b",
+            f"{ALL}: --name: found 'a/b'; letters, digits, '.', '_' and '-', 64 at most; see {ALL} --help",
+        ),
+        (
+            f"{ALL} --data x --out y --version 2",
+            f"{ALL}: --version: found '2'; three numbers, such as 1.2.0; see {ALL} --help",
+        ),
         (f"{LOG} --\x1b[31mred", f"{LOG}: no option --\\x1b[31mred; see {LOG} --help"),
     ],
     ids=lambda value: value if value.count(":") == 0 else "",

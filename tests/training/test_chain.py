@@ -184,6 +184,17 @@ def test_export_and_bundle_are_steps_of_their_own(chain: Chain, tmp_path: Path, 
     assert (out / "tiny-0.1.0.pipeline").is_file()
 
 
+def test_the_bundle_is_called_what_one_wants(chain: Chain, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(chain.out / "run", out / "run")
+    shutil.copytree(chain.out / "prepared", out / "prepared")
+    assert main(["bundle", "--out", str(out), "--name", "cell-3", "--version", "2.1.0"]) == 0
+    with Archive(out / "cell-3-2.1.0.pipeline") as archive:
+        assert (archive.manifest.name, archive.manifest.version) == ("cell-3", "2.1.0")
+        assert "cell-3 2.1.0" in archive.read("report/report.html").decode()
+    assert not (out / "tiny-0.1.0.pipeline").exists()
+
+
 def test_a_model_of_no_use_is_called_that_everywhere(chain: Chain, tmp_path: Path, capsys, monkeypatch) -> None:
     out = tmp_path / "again"
     shutil.copytree(chain.out / "run", out / "run")

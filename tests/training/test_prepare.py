@@ -212,6 +212,43 @@ def test_a_class_without_frames_is_named(copy: Path, recipe: Recipe, fails, reci
     assert "class 0 good weld: no frame" in said
 
 
+@pytest.fixture
+def nine(copy: Path) -> Path:
+    """Nine recordings, of which one alone has contamination."""
+    labels = _labels(copy)
+    few = sorted({name[:13] for name in labels})[:9]
+    holder = min(name[:13] for name, kind in labels.items() if kind == 2)
+    _relabel(copy, {n: kind for n, kind in labels.items() if n[:13] in few and (kind != 2 or n[:13] == holder)})
+    return copy
+
+
+def test_what_few_recordings_cannot_prove_is_said(nine: Path, recipe: Recipe, tmp_path: Path) -> None:
+    warnings = prepare(nine, tmp_path / "set", recipe, workers=1).warnings
+    (one,) = {name[:13] for name, kind in _labels(nine).items() if kind == 2}
+    assert f"class 2 contamination: only in recording {one}; it can be taught or measured, not both" in warnings
+    assert "9 recordings in all; with fewer than 10 the intervals say next to nothing" in warnings
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "all"])
+def test_strict_takes_no_data_that_is_odd(command: str, nine: Path, recipe_file: Path, fails, tmp_path: Path) -> None:
+    arguments = [command, "--recipe", recipe_file, "--data", nine, "--out", tmp_path / "out", "--workers", "1"]
+    said = fails(*arguments, "--strict")
+    assert said.startswith("weldwatch-train: --strict: ")
+    for odd in ("class 2 contamination: only in recording", "9 recordings in all", "fewer frames than the recipe"):
+        assert odd in said
+    assert not (tmp_path / "out" / "run").exists()
+    assert not list((tmp_path / "out").glob("*.pipeline"))
+
+
+def test_strict_lets_sound_data_pass(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from training.cli import main
+
+    few = ["--train", "15", "--val", "5", "--test", "5"]
+    out = ["--out", str(tmp_path / "set"), "--workers", "1", "--strict"]
+    assert main(["prepare", "--recipe", "demo", "--data", str(raw), *few, *out]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_per_class_is_read(raw: Path, tmp_path: Path) -> None:
     for name, kind in list(_labels(raw).items())[::5]:
         target = tmp_path / CLASSES[kind].replace(" ", "_") / name
