@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import outbox_forget
+from agent.cli import outbox_forget, salvage
 from agent.usage import examples
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ examples:
   weldwatch outbox replay --since 06:00 --until 08:00
   weldwatch outbox cancel 20261122T102205141Z-3f2a
   weldwatch outbox forget --sink mqtt --before 30d
+  weldwatch outbox salvage state/ledger-damaged-20261122T102205141Z.sqlite3 --out salvaged.jsonl
 
 next: each verb has its own help: weldwatch outbox replay --help.
 """
@@ -69,6 +70,7 @@ def add_to(commands: Any) -> None:
     status.set_defaults(work=_status)
     _add_replay(verbs)
     outbox_forget.add_to(verbs)
+    salvage.add_to(verbs)
 
 
 def _add_replay(verbs: Any) -> None:
