@@ -2,6 +2,7 @@
 
     <state>/bundles/<name>-<version>.pipeline     installed: verified whole, never changed
     <state>/bundles/active.json                   the pointer: {"active": …, "history": […]}, newest last
+    <state>/bundles/.pointer.lock                 held (flock) while the pointer moves
     <state>/bundles/shadow.json                   the candidate: {"shadow": …}; absent: none
 
 Invariants
@@ -11,6 +12,7 @@ Invariants
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -32,6 +34,7 @@ SUFFIX = ".pipeline"
 KEEP = 5
 HISTORY = 3
 _LEFTOVER_S = 3600.0
+_LOCK_S = 5.0  #: a move takes some milliseconds
 _CHUNK = 1 << 20
 _MOST = MAX_TOTAL + (64 << 20)  #: the largest file: its entries, and the zip around them
 _SHIPPED_FOLDER = Path(__file__).parent.parent / "demo"
@@ -177,11 +180,12 @@ class Store:
         where nothing was activated yet, is kept to go back to.
         """
         self._require(name)
-        before = self._readable_pointer() or Pointer(initial)
         name = name.removesuffix(SUFFIX)
-        history = [one for one in [*before.history, before.active] if one != name]
-        self._make()  # written also where it is active already: a running agent that refused it looks again
-        self._write(self._pointer, Pointer(name, history[-HISTORY:]))
+        with self._moving():
+            before = self._readable_pointer() or Pointer(initial)
+            history = [one for one in [*before.history, before.active] if one != name]
+            # Written also where it is active already: a running agent that refused it looks again.
+            self._write(self._pointer, Pointer(name, history[-HISTORY:]))
         if self.shadow() == name:
             self.set_shadow(None)
 
@@ -208,9 +212,30 @@ class Store:
 
     def rollback(self, to: Path | None = None) -> str:
         """Go back to what ``former`` says. Its name."""
-        history = self._history(to)
-        self._write(self._pointer, Pointer(history[-1], history[:-1]))
+        with self._moving():
+            history = self._history(to)
+            self._write(self._pointer, Pointer(history[-1], history[:-1]))
         return history[-1]
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        """One at a time looks at the pointer and moves it: command line, drop folder and agent lose no entry."""
+        self._make()
+        file, until = self.folder / ".pointer.lock", time.monotonic() + _LOCK_S
+        try:
+            handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise BundleError(f"{file}: {error.strerror}; the state folder must be writable") from None
+        try:
+            while not _locked(handle):
+                if time.monotonic() >= until:
+                    raise BundleError(
+                        f"{file}: another process moves the pointer, for {_LOCK_S:g} s now; try again"
+                    )
+                time.sleep(0.01)
+            yield
+        finally:
+            os.close(handle)
 
     def _history(self, to: Path | None) -> list[str]:
         pointer = self.pointer()
@@ -292,6 +317,14 @@ def _digest(file: Path) -> str:
         while chunk := opened.read(_CHUNK):
             hasher.update(chunk)
     return hasher.hexdigest()
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,6 +53,57 @@ def test_install_activate_and_rollback(store: Store, tmp_path: Path) -> None:
     store.activate("brightness-1.1.0")
     store.activate("weld-demo")
     assert store.candidates("other")[0] == "weld-demo", "the shipped one needs no installation"
+
+
+@pytest.mark.parametrize("second", ["activate", "rollback"])
+def test_two_changes_in_the_same_instant_lose_nothing_of_the_history(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    """Command line, drop folder and agent are processes and threads of their own: both look before either writes."""
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        store.install(a_bundle(tmp_path / "up", version))
+    store.activate("brightness-1.0.0")
+    together, look = threading.Barrier(2), Store.pointer
+
+    def look_together(self: Store) -> object:
+        found = look(self)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.5)
+        return found
+
+    other = Store(store.folder.parent)
+    works = [lambda: store.activate("brightness-2.0.0")]
+    works.append((lambda: other.activate("brightness-3.0.0")) if second == "activate" else other.rollback)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "pointer", look_together)
+        threads = [threading.Thread(target=work) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    pointer = store.pointer()
+    assert pointer is not None
+    after = (pointer.active, *pointer.history)
+    if second == "activate":
+        assert after in {
+            ("brightness-3.0.0", "weld-demo", "brightness-1.0.0", "brightness-2.0.0"),
+            ("brightness-2.0.0", "weld-demo", "brightness-1.0.0", "brightness-3.0.0"),
+        }
+    else:
+        assert after in {("brightness-1.0.0", "weld-demo"), ("brightness-2.0.0", "weld-demo")}
+
+
+def test_a_process_that_keeps_the_pointer_for_itself_is_no_hang(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.install(a_bundle(tmp_path / "up"))
+    store.activate("brightness-1.0.0")
+    monkeypatch.setattr("agent.model.store._LOCK_S", 0.05)
+    with (store.folder / ".pointer.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(BundleError, match="another process"):
+            store.activate("weld-demo")
+    store.activate("weld-demo")
 
 
 def test_only_what_is_installed_can_be_activated(store: Store, tmp_path: Path) -> None:
