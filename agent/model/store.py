@@ -229,9 +229,7 @@ class Store:
         try:
             while not _locked(handle):
                 if time.monotonic() >= until:
-                    raise BundleError(
-                        f"{file}: another process moves the pointer, for {_LOCK_S:g} s now; try again"
-                    )
+                    raise BundleError(f"{file}: another process moves the pointer, for {_LOCK_S:g} s now; try again")
                 time.sleep(0.01)
             yield
         finally:

@@ -22,7 +22,7 @@ from agent.model.store import SHIPPED, Store
 from tests.docs.pages import blocks
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.mosquitto import Mosquitto
-from tests.support.station import weldwatch
+from tests.support.station import until, weldwatch
 
 BIN = Path(sys.prefix) / "bin"
 
@@ -113,6 +113,7 @@ def line_running(place: Place) -> Iterator[Place]:
     with log.open("wb") as said:
         command = [sys.executable, "-m", "agent.cli.main", "run", "--config", str(place.root / "config" / "agent.yaml")]
         agent = subprocess.Popen(command, stdout=said, stderr=said)
+    until(lambda: b"watches" in log.read_bytes(), "the agent to watch its folder", 30)  # and to heed its signals
     over = threading.Event()
 
     def camera() -> None:

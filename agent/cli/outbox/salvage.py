@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.usage import examples
+
 if TYPE_CHECKING:
     from agent.ledger.salvage import DamagedLedger, Salvage
 
@@ -23,6 +25,10 @@ def add_to(verbs: Any) -> None:
         "-wal beside it), page by page, and write the results that can be read as JSON lines, as they were stored and "
         "in order of their sequence. Says how many were read, how many are known to be lost, and how far each sink "
         "was. The damaged file is only read. Exit code 1 if no result can be read.",
+        epilog=examples(
+            "weldwatch outbox salvage state/ledger-damaged-1.sqlite3 --out saved.jsonl",
+            then="each line is a result as it was stored: hand them to whoever subscribes, by their id.",
+        ),
     )
     verb.add_argument("file", metavar="FILE", type=Path, help="the damaged ledger")
     verb.add_argument("--out", metavar="OUT", type=Path, required=True, help="the file to write; it must not exist yet")

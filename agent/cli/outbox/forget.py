@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from agent.usage import examples
+
 
 def add_to(verbs: Any) -> None:
     """Describe the verb."""
@@ -18,6 +20,11 @@ def add_to(verbs: Any) -> None:
         help="remove dead letters that were looked at",
         description="Remove the dead letters of a sink: results that it refused for good, which status shows. What "
         "waits to be delivered is not touched, nor are the results on disk. The agent may run or be stopped.",
+        epilog=examples(
+            "weldwatch outbox forget --sink mqtt --before 30d",
+            "weldwatch outbox forget --sink webhook --json",
+            then="weldwatch outbox status shows what is left; results.keep_dead_days forgets by itself.",
+        ),
     )
     forget.add_argument("--sink", metavar="S", required=True, help="whose: files, mqtt, sparkplug or webhook")
     forget.add_argument("--before", metavar="T", help="only those refused before then; default: up to now")
