@@ -103,9 +103,17 @@ class Frames(Protocol):
 class _Disk:
     """One disk under watch: once short, until there is room again."""
 
+    key: str  #: of the configuration
     folder: Path
     short: bool = False
     over: bool = False  #: beyond ``keep_gb``
+    stuck: bool = False  #: nothing is left there that may go
+    not_before: float = float("-inf")  #: monotonic; until then it is not tried again
+
+    @property
+    def wanting(self) -> bool:
+        """Whether room is to be made."""
+        return self.short or self.over
 
 
 class Retention:
@@ -129,9 +137,8 @@ class Retention:
         self._clock, self._health = clock, health
         cut = files.cut_log if files is not None else None
         self._folder = ResultsFolder(Path(config.directory), self._delivered, reviewed.has, ledger.ledger_id, cut)
-        self._results, self._state = _Disk(Path(config.directory)), _Disk(state)
-        self._next_by_age = self._next_by_size = self._next_told = self._not_before = float("-inf")
-        self._next_dead_told = float("-inf")
+        self._results, self._state = _Disk("results.directory", Path(config.directory)), _Disk("state", state)
+        self._next_by_age = self._next_by_size = self._next_told = self._next_dead_told = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -180,8 +187,6 @@ class Retention:
                 self._next_by_age = now
                 return True
         self._look(now)
-        if now < self._not_before:
-            return False
         return self._make_room(now)
 
     # --- by age ---
@@ -231,22 +236,35 @@ class Retention:
         if self._state.short and self._ledger.give_back():
             return True
         went = False
-        if self._results.short or self._results.over:
-            went |= self._shed_results(now)
-        if self._state.short or self._state.over:
-            went |= self._shed_ledger()
-        wanted = any(disk.short or disk.over for disk in (self._results, self._state))
+        for disk, shed in ((self._results, self._shed_results), (self._state, self._shed_ledger)):
+            disk.stuck = disk.stuck and disk.wanting
+            if disk.wanting and now >= disk.not_before:
+                disk.stuck = not shed(now)
+                if disk.stuck:
+                    disk.not_before = now + _AGAIN_S
+                went |= not disk.stuck
         if went:
             self._tell(now)
-            self._health.clear_problem("retention_exhausted")
-        elif wanted:
-            self._not_before = now + _AGAIN_S
-            detail = "space is short, and all that may be removed is gone; what is left is not delivered or not ours"
-            if self._health.raise_problem("retention_exhausted", detail):
-                _log.warning("retention_exhausted: %s; deliver it, or free some space", detail)
-        elif self._health.clear_problem("retention_exhausted"):
-            _log.info("retention_exhausted is over")
+        self._tell_exhausted()
         return went
+
+    def _tell_exhausted(self) -> None:
+        """A disk is exhausted when nothing may go there, neither results nor, where it holds both, ledger."""
+        wanting = [disk for disk in (self._results, self._state) if disk.wanting]
+        if len({disk.folder.stat().st_dev for disk in wanting}) == 1 and not all(disk.stuck for disk in wanting):
+            wanting = []
+        stuck = " and of ".join(f"{disk.key} ({disk.folder})" for disk in wanting if disk.stuck)
+        if not stuck:
+            if self._health.clear_problem("retention_exhausted"):
+                _log.info("retention_exhausted is over")
+            return
+        waiting = self._ledger.last_sequence - self._ledger.delivered_up_to()
+        detail = (
+            f"space is short on the disk of {stuck}, and all that may be removed there is gone; {waiting} results are "
+            "not delivered everywhere and stay, the rest is not ours"
+        )
+        if self._health.raise_problem("retention_exhausted", detail):
+            _log.warning("retention_exhausted: %s; deliver them, or free some space", detail)
 
     def _shed_results(self, now: float) -> bool:
         device = self._results.folder.stat().st_dev
@@ -262,10 +280,10 @@ class Retention:
         if shed.files:
             self._health.count("retention_removed", shed.files, kind=shed.kind)
         else:  # today's log was cut: what was written to it just now is still on its way to the other sinks
-            self._not_before = now + _AFTER_CUT_S
+            self._results.not_before = now + _AFTER_CUT_S
         return True
 
-    def _shed_ledger(self) -> bool:
+    def _shed_ledger(self, now: float) -> bool:
         spared: list[tuple[Evaluation, Spare | None]] = [
             ("OK", self._reviewed.spare),
             ("NotDecidable", self._reviewed.spare),
@@ -276,8 +294,8 @@ class Retention:
                 return True
         if went := self._ledger.shed_dead():
             self._health.count("retention_removed", went, kind="dead_letters")
-            if self._clock.monotonic() >= self._next_dead_told:
-                self._next_dead_told = self._clock.monotonic() + _TOLD_AGAIN_S
+            if now >= self._next_dead_told:
+                self._next_dead_told = now + _TOLD_AGAIN_S
                 _log.warning(
                     "dead_letters_removed: space is short, and no history is left: the oldest go; health counts"
                 )

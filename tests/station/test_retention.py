@@ -336,7 +336,7 @@ def test_dead_letters_are_the_last_of_the_ledger_to_make_room(tmp_path: Path, ca
     gone = []
     while True:
         before = len(place.ledger.after(0, 10_000, 1 << 30)), len(place.ledger.dead())
-        if not place.retention._shed_ledger():
+        if not place.retention._shed_ledger(0):
             break
         gone.append(tuple(was - now for was, now in zip(
             before, (len(place.ledger.after(0, 10_000, 1 << 30)), len(place.ledger.dead())), strict=True
@@ -361,6 +361,33 @@ def test_dead_letters_grow_old_by_days_of_their_own(tmp_path: Path, caplog: pyte
     place.tend()
     assert place.ledger.dead() == []
     assert "1 are older than results.keep_dead_days (365)" in caplog.text
+    place.ledger.close()
+
+
+@in_own_mounts
+def test_of_two_disks_the_one_is_named_that_nothing_can_be_removed_from(tmp_path: Path) -> None:
+    """The far end is away; the ledger's disk is filled by somebody else. On the other one there is room."""
+    state, results = volume(tmp_path / "state", 96), volume(tmp_path / "results", 200)
+    place = Place.on(state, results)
+    place.inspect(100)
+    place.ledger.advance("mqtt", 60)
+    with (state / "somebody-elses").open("wb") as hog:
+        os.posix_fallocate(hog.fileno(), 0, 70 << 20)
+    place.tend()
+    detail = place.health.problems()["retention_exhausted"]
+    assert f"the disk of state ({state})" in detail
+    assert "results.directory" not in detail
+    assert "40 results are not delivered everywhere" in detail
+    assert len(place.on_disk()) == 100
+    with (results / "somebody-elses").open("wb") as hog:  # and now the other one as well
+        os.posix_fallocate(hog.fileno(), 0, 170 << 20)
+    place.clock.advance(61)
+    place.tend()
+    assert f"results.directory ({results}) and of state ({state})" in place.health.problems()["retention_exhausted"]
+    for hogged in (state, results):
+        (hogged / "somebody-elses").unlink()
+    place.tend()
+    assert place.health.problems() == {}
     place.ledger.close()
 
 
