@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,56 @@ def test_a_result_that_breaks_every_connection_is_given_up_and_no_other(broker: 
             11,
             "the broker ended the connection 5 times in a row when it was sent",
         )
+
+
+def test_a_result_that_breaks_each_connection_at_once_is_found_out(broker: Mosquitto, station: Start) -> None:
+    """So soon that not even the status is acknowledged before."""
+    with (
+        Wire(broker.port, cuts=lambda data: b"poison" in data, lag_s=0.05) as wire,
+        Listener(broker.port, f"{TOPIC}/result") as listener,
+    ):
+        one = station(wire.port)
+        one.commit(*range(1, 12))
+        assert one.shipper.wait_drained(20)
+        one.commit(12, name="poison.png")
+        one.commit(*range(13, 16))
+        assert one.shipper.wait_drained(60)
+        assert wire.connections <= 2 + 5 + 1, "two until it is suspected, five that it broke, and one without it"
+        assert [letter.sequence for letter in one.ledger.dead("mqtt")] == [12]
+        others = [*range(1, 12), 13, 14, 15]
+        heard = listener.until(lambda heard: set(others) == set(sequences(heard)))
+        assert list(dict.fromkeys(sequences(heard))) == others
+
+
+def test_the_first_result_of_all_may_be_the_culprit(broker: Mosquitto, station: Start) -> None:
+    with Wire(broker.port, cuts=lambda data: b"poison" in data, lag_s=0.02) as wire:
+        one = station(wire.port)
+        one.commit(1, name="poison.png")
+        one.commit(2, 3)
+        assert one.shipper.wait_drained(60)
+        assert [letter.sequence for letter in one.ledger.dead("mqtt")] == [1]
+
+
+@pytest.mark.parametrize("worked_before", [True, False])
+def test_a_broker_that_refuses_results_by_hanging_up_buries_none_that_others_would_not_follow(
+    broker: Mosquitto, station: Start, worked_before: bool
+) -> None:
+    """EMQX (``deny_action = disconnect``) and AWS do: they take the status, and hang up at each result."""
+    denies = threading.Event()
+    with Wire(broker.port, cuts=lambda data: denies.is_set() and b"weldwatch.result/1" in data) as wire:
+        one = station(wire.port)
+        if worked_before:
+            one.commit(1, 2)
+            assert one.shipper.wait_drained(20)
+        denies.set()
+        one.commit(*range(3, 6))
+        tries = wire.connections + (12 if worked_before else 16)
+        with wire.changed:
+            assert wire.changed.wait_for(lambda: wire.connections >= tries, 60)
+        assert one.health.until(lambda problems: "connection_unstable" in problems)
+        denies.clear()
+        assert one.shipper.wait_drained(20)
+        assert len(one.ledger.dead("mqtt")) == (0 if worked_before else 1), "without a proof one is, and no more"
 
 
 def test_a_broker_that_comes_and_goes_buries_nothing(broker: Mosquitto, station: Start) -> None:

@@ -7,17 +7,19 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 
 class Wire:
     """Passes bytes from its own port to ``port``; ``cuts`` may end a connection at what the client sends.
 
+    What the broker says arrives ``lag_s`` later, or not at all where the connection is cut meanwhile.
     ``to_broker`` and ``to_client`` are events: cleared, nothing passes in that direction, and nobody is told.
     """
 
-    def __init__(self, port: int, cuts: Callable[[bytes], bool] = lambda _: False) -> None:
-        self._to, self._cuts = port, cuts
+    def __init__(self, port: int, cuts: Callable[[bytes], bool] = lambda _: False, lag_s: float = 0.0) -> None:
+        self._to, self._cuts, self._lag_s = port, cuts, lag_s
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self.connections = 0
@@ -43,7 +45,8 @@ class Wire:
             with self.changed:
                 self.connections += 1
                 self.changed.notify_all()
-            for way in ((near, far, self._cuts, self.to_broker), (far, near, lambda _: False, self.to_client)):
+            late = (far, near, lambda _: bool(time.sleep(self._lag_s)), self.to_client)
+            for way in ((near, far, self._cuts, self.to_broker), late):
                 threading.Thread(target=self._pass, args=way, daemon=True).start()
 
     @staticmethod

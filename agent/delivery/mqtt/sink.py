@@ -6,7 +6,7 @@ Invariants
 - A PUBACK is looked at: "not authorized" is ``publish_denied`` and kept, "too large" is a dead letter.
 - What a broker took just before a connection broke is in doubt; where nobody hears it, it waits (``audience``).
 - A result is given up as what breaks connections only when it was the end of five in a row, each of which had just been
-  seen to work and to last; a broker that comes and goes by itself buries nothing.
+  seen to work and to last (``suspect``); a broker that comes and goes by itself buries nothing.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from agent.delivery.mqtt.inbox import Inbox
 from agent.delivery.mqtt.keeper import Keeper, Status
 from agent.delivery.mqtt.messages import Note, Sent
 from agent.delivery.mqtt.settings import settings_of
+from agent.delivery.mqtt.suspect import STRIKES, Suspect
 from agent.errors import RejectError, RetryError
 from agent.health import Health
 from agent.logs import log
@@ -35,7 +36,6 @@ from agent.ports import Commands, Pace, Stored
 _LOG = log("mqtt")
 _WINDOW = 20
 _SPARED = 2  #: of what the broker takes at a time: status, health and answers are QoS 1, too
-_STRIKES = 5
 _STRIKE_WITHIN_S = 2.0  #: a connection that ends so soon after a result was sent may have ended because of it …
 _QUIET_S = 2.0  #: … if it had lasted so long before
 _WAIT_FOR_CONNECTION_S = 1.0
@@ -76,7 +76,7 @@ class MqttSink:
         self._says_nothing_of_refusals = config.protocol != 5
         self._audience = Audience(clock)
         self._alone = False
-        self._suspect, self._strikes = "", 0
+        self._suspect = Suspect()
 
     def open(self, wake: Callable[[], None]) -> None:
         """Begin to connect."""
@@ -130,19 +130,34 @@ class MqttSink:
         connection = self._keeper.connection(_WAIT_FOR_CONNECTION_S)
         if connection is None:
             raise RetryError(self._keeper.cause)
-        if batch[0].result_id == self._suspect and connection.ended.wait(_QUIET_S):
-            raise RetryError(self._keeper.cause)
         hurry = self._once and "broker_was_away" not in self._health.problems()  # the broker has its subscribers
         if self._audience.changed_to(connection, hurry=hurry):
             self._alone = True
+            self._suspect.connected()
         if self._audience.in_doubt:
             raise RetryError("what the broker took last before it was gone comes first")
+        if self._suspect.is_(batch[0]):
+            self._see_it_work(connection)
         return self._send(connection, batch, note)
+
+    def _see_it_work(self, connection: Connection) -> None:
+        """Before the suspect goes out. ``RetryError`` when the connection breaks without it."""
+        if connection.ended.wait(_QUIET_S):
+            raise RetryError(self._keeper.cause)
+        if (other := self._suspect.wants_proof) is not None:
+            try:
+                self._send(connection, [other], self._fresh)
+            except RejectError as error:
+                raise RetryError(f"what it took before it takes no more: {error}") from None
+        elif connection.birth is not None:
+            connection.birth.wait(_PUBACK_S)
 
     def _send(self, connection: Connection, batch: Sequence[Stored], note: Note) -> int:
         flying: deque[Sent] = deque()
         accepted = 0
         while accepted < len(batch):
+            if accepted and self._suspect.is_(batch[accepted]):
+                return accepted
             self._fill(connection, batch, accepted, flying, note)
             if not flying:  # the next one is larger than the broker takes
                 return self._unless_first(accepted, RejectError(self._too_large(connection, batch[accepted])))
@@ -151,6 +166,7 @@ class MqttSink:
                 connection.drop(f"answered no PUBLISH within {_PUBACK_S:g} s")
             code = flying[0].code
             if code is None:
+                self._suspect.lost(batch[accepted + len(flying) - 1])
                 return self._unless_first(accepted, self._broken(connection, batch[accepted], sent_at))
             if code >= 128:
                 return self._unless_first(accepted, self._refused(connection, code))
@@ -160,6 +176,7 @@ class MqttSink:
                 continue
             flying.popleft()
             self._audience.took(batch[accepted], again=note.replayed, heard=code != causes.NO_SUBSCRIBERS)
+            self._suspect.accepted(batch[accepted])
             accepted += 1
             self._worked()
         return accepted
@@ -167,10 +184,11 @@ class MqttSink:
     def _fill(
         self, connection: Connection, batch: Sequence[Stored], accepted: int, flying: deque[Sent], note: Note
     ) -> None:
-        window = 1 if self._alone else min(_WINDOW, max(1, connection.receive_max - self._spared))
+        alone = self._alone or self._suspect.goes_alone(batch[accepted])
+        window = 1 if alone else min(_WINDOW, max(1, connection.receive_max - self._spared))
         while len(flying) < window and (index := accepted + len(flying)) < len(batch):
             body = batch[index].body
-            if not connection.takes(self._topic, body, note):
+            if not connection.takes(self._topic, body, note) or (flying and self._suspect.goes_alone(batch[index])):
                 return
             flying.append(connection.publish(self._topic, body, note=note))
 
@@ -185,7 +203,7 @@ class MqttSink:
             del error  # its traceback holds this frame: in a cycle, a dead connection would keep its sockets for long
 
     def _worked(self) -> None:
-        self._alone, self._strikes = False, 0
+        self._alone = False
         if self._health.clear_problem("publish_denied"):
             _LOG.info("the broker takes results on %s again", self._topic)
 
@@ -205,13 +223,11 @@ class MqttSink:
         """The connection ended before the PUBACK. Was it this very result that ended it?"""
         end = connection.end
         soon = self._clock.monotonic() - sent_at <= _STRIKE_WITHIN_S
-        if end is not None and end.by_broker and self._alone and soon and connection.proven:
-            if end.code == causes.PACKET_TOO_LARGE:
+        if end is not None and end.by_broker:
+            if end.code == causes.PACKET_TOO_LARGE and self._alone and soon and connection.proven:
                 return RejectError(f"{causes.NEVER[end.code]} ({len(one.body)} bytes)")
-            self._strikes = self._strikes + 1 if self._suspect == one.result_id else 1
-            self._suspect = one.result_id
-            if self._strikes >= _STRIKES:
-                return RejectError(f"the broker ended the connection {_STRIKES} times in a row when it was sent")
+            if self._suspect.broke(one, status_taken=connection.proven, soon=soon):
+                return RejectError(f"the broker ended the connection {STRIKES} times in a row when it was sent")
         return RetryError(f"broker {connection.settings.address} {end.text if end else 'is gone'}")
 
     def _too_large(self, connection: Connection, one: Stored) -> str:
