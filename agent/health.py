@@ -11,6 +11,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
 
+from agent.logs import log
+
+_log = log("health")
+
 #: Upper bounds (seconds, inclusive) of the classes that times are counted in; one more class has no bound.
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -84,12 +88,24 @@ class Health:
         return news
 
     def clear_problem(self, code: str) -> bool:
-        """Note that it is right again. True when it was wrong before."""
+        """Note that it is right again. True when it was wrong before: tell its end, or call ``over``, which does."""
         with self._lock:
             news = self._problems.pop(code, None) is not None
         if news:
             self._tell()
         return news
+
+    def over(self, code: str, note: str = "") -> bool:
+        """``clear_problem``, and the one line of the log that tells its end; ``note`` says what goes on now."""
+        if not self.clear_problem(code):
+            return False
+        problem, _, source = code.partition(":")
+        more = f": {note}" if note else ""
+        if source:
+            _log.info("source %s: %s is over%s", source, problem, more)
+        else:
+            _log.info("%s is over%s", problem, more)
+        return True
 
     def problems(self) -> dict[str, str]:
         """Stable code to detail, in the order raised."""

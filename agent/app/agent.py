@@ -172,7 +172,7 @@ class Agent:
                     self._failed.set()
                     return
                 self._stop.wait(_SOURCE_AGAIN_S)
-                self.health.clear_problem(problem)
+                self.health.over(problem, "it is started again")
 
     def _tend(self, parts: Parts, condition: Condition) -> None:
         """The main thread's round: status on change, health, free space; until stop."""

@@ -85,8 +85,8 @@ class Condition:
             detail = f"{free} MB free, results.min_free_mb is {wanted}"
             if health.raise_problem("disk_low", detail):
                 _log.error("disk_low: %s; inspection waits until there is space, images stay where they are", detail)
-        elif health.clear_problem("disk_low"):
-            _log.info("disk_low is over; inspection goes on")
+        else:
+            health.over("disk_low", "inspection goes on")
         self._parts.intake.pause(low)
 
 

@@ -97,27 +97,23 @@ class Foresight:
             if self._health.raise_problem(ended, detail):
                 _log.error("certificate_ended:%s: on %s; give a new one", key, _day(validity.ends))
             return
-        self._end(ended)
+        self._health.over(ended)
         if validity.ends - now < min(BEFORE, (validity.ends - validity.begins) / 3):
             detail = f"{key}: the certificate ends on {_day(validity.ends)}"
             if self._health.raise_problem(soon, detail):
                 _log.warning("certificate_ends:%s: on %s; have a new one made until then", key, _day(validity.ends))
         else:
-            self._end(soon)
+            self._health.over(soon)
 
     def _look_at_clock(self) -> None:
         self._synchronised = synchronised()
         self._unkept = self._unkept + 1 if self._synchronised is False else 0
         if not self._unkept:
-            self._end("clock_unsynchronized")
+            self._health.over("clock_unsynchronized")
         elif self._unkept >= _UNKEPT:
             detail = "no time server keeps the clock right; times of results drift, and certificates are judged by it"
             if self._health.raise_problem("clock_unsynchronized", detail):
                 _log.warning("clock_unsynchronized: %s", detail)
-
-    def _end(self, problem: str) -> None:
-        if self._health.clear_problem(problem):
-            _log.info("%s is over", problem)
 
     def _run(self) -> None:
         wait_s = _FIRST_S

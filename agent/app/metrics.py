@@ -195,8 +195,7 @@ class Metrics:
                     _log.warning("%s: %s; the agent goes on without metrics", PROBLEM, detail)
                 self._stop.wait(_AGAIN_S)
                 continue
-            if self._health.clear_problem(PROBLEM):
-                _log.info("%s is over", PROBLEM)
+            self._health.over(PROBLEM)
             with server:
                 while not self._stop.is_set():
                     server.handle_request()

@@ -255,8 +255,7 @@ class Retention:
             wanting = []
         stuck = " and of ".join(f"{disk.key} ({disk.folder})" for disk in wanting if disk.stuck)
         if not stuck:
-            if self._health.clear_problem("retention_exhausted"):
-                _log.info("retention_exhausted is over")
+            self._health.over("retention_exhausted")
             return
         waiting = self._ledger.last_sequence - self._ledger.delivered_up_to()
         detail = (

@@ -58,11 +58,11 @@ def test_certificates_of_both_ends_are_seen_before_they_end_and_their_renewal_to
     seen.look()
     assert list(health.problems()) == ["certificate_ends:mqtt.host"]
     told = [record.getMessage() for record in caplog.records]
-    assert [line.partition(": ")[0] for line in told] == [
+    assert [line.partition(": on ")[0] for line in told] == [
         "certificate_ends:mqtt.tls.cert",
         "certificate_ended:mqtt.tls.cert",
         "certificate_ends:mqtt.host",
-        "certificate_ended:mqtt.tls.cert is over",
+        "source mqtt.tls.cert: certificate_ended is over",
     ]
 
 

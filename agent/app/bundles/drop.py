@@ -87,7 +87,7 @@ class DropFolder:
         while not self._stopping.is_set():
             try:
                 self.look()
-                self._health.clear_problem(TROUBLE)
+                self._health.over(TROUBLE)
             except OSError as error:
                 self._trouble(f"{error.filename or self._folder}: {error.strerror}; it must be there and writable")
             except RetryError:

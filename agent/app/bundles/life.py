@@ -211,7 +211,7 @@ class Bundles:
     def _take(self, loaded: Loaded) -> Loaded:
         """Let it judge, on trial."""
         for problem in (REFUSED, FELL_BACK, ROLLED_BACK):
-            self._health.clear_problem(problem)
+            self._health.over(problem, f"{loaded.name} judges")
         if loaded is not self.loaded:
             self._trial = self._on_trial()
             self._judge_with(loaded)
@@ -230,7 +230,10 @@ class Bundles:
         return Trial(self.loaded, self._health)
 
     def _judge_with(self, loaded: Loaded) -> None:
-        self._health.clear_problem(SECOND_CHOICE)
+        if loaded.refusals:
+            self._health.clear_problem(SECOND_CHOICE)  # the next lines say which now
+        else:
+            self._health.over(SECOND_CHOICE)
         for refusal in loaded.refusals:
             self._health.raise_problem(SECOND_CHOICE, refusal)
         self.loaded, self._since = loaded, iso_utc(self._clock.now())
@@ -257,14 +260,16 @@ class Bundles:
         """The candidate that the store names, beside the active bundle."""
         if self._shadow is None:
             return
-        self._health.clear_problem(SHADOW_REFUSED)
         name = self.store.shadow()
         try:
             path = resolve(name, self.store) if name else None
             if path is None or path == self.loaded.path:
+                self._health.over(SHADOW_REFUSED)
                 self._shadow.use(None)
             elif self._shadow.loaded is None or path != self._shadow.loaded.path:
-                self._shadow.use(self._pointed_at(path))
+                candidate = self._pointed_at(path)
+                self._health.over(SHADOW_REFUSED)  # before it judges, and may fail
+                self._shadow.use(candidate)
         except BundleError as error:
             self._shadow.use(None)
             self._health.raise_problem(SHADOW_REFUSED, str(error))
