@@ -208,8 +208,7 @@ class Shipper:
     def _recovered(self) -> None:
         if self._failures:
             self._failures = 0
-            if self._health.clear_problem(self._problem):
-                _LOG.info("%s: delivering again", self._sink.name)
+            self._health.over(self._problem, "delivering again")
 
     def _keep_pace(self, started: float) -> None:
         """Let a few more results gather, so that one sync serves them together."""

@@ -101,8 +101,7 @@ class Webhook:
         if error is not None:
             raise error
         self._conflicts = 0
-        if self._health.clear_problem("webhook_denied"):
-            _LOG.info("%s takes results again", self._client.where)
+        self._health.over("webhook_denied", f"{self._client.where} takes results again")
 
     def _meaning(self, answer: _Answer) -> RetryError | RejectError | None:
         """What to do about an answer; None when the result was accepted."""

@@ -77,7 +77,10 @@ def test_a_sink_that_is_away_gets_everything_once_it_is_back(
     assert sink.sequences == [1, 2, 3, 4, 5]
     assert health.problems() == {}
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == ["fake_undelivered: gone fishing; results are kept and delivered later", "fake: delivering again"]
+    assert lines == [
+        "fake_undelivered: gone fishing; results are kept and delivered later",
+        "fake_undelivered is over: delivering again",
+    ]
 
 
 def test_a_wake_ends_the_pause(ledger: Ledger, start: Start) -> None:

@@ -69,7 +69,7 @@ class Brokers:
 
     def _say(self, causes: Sequence[str]) -> None:
         if self._used == 0:
-            self._health.clear_problem("broker_fallback")
+            self._health.over("broker_fallback", f"{self.used.address} is used again")
             return
         why = "; ".join(causes) or f"broker {self._all[0].address} accepts the connection and closes it"
         detail = f"{why}; broker {self.used.address} is used meanwhile"

@@ -154,8 +154,8 @@ class Inbox:
         if until is not None and self._clock.monotonic() >= until:
             self._tokens, self._filled_at, self._deaf_until = _BURST / 2, self._clock.monotonic(), None
             return True
-        if until is None and self._level() == _BURST and self._health.clear_problem("commands_flooded"):
-            _LOG.info("commands_flooded is over; commands are listened to again")
+        if until is None and self._level() == _BURST:
+            self._health.over("commands_flooded", "commands are listened to again")
         return False
 
     def _listen(self, connection: Connection) -> None:
@@ -164,7 +164,7 @@ class Inbox:
             return  # the connection is over, or will be
         self._health.clear_problem("answers_denied")  # perhaps no more: the next answer tells
         if sent.code < 128:
-            self._health.clear_problem("commands_denied")
+            self._health.over("commands_denied")
             return
         detail = denied(connection.settings, f"subscribe to {self._base}+ (SUBACK {sent.code})")
         if self._health.raise_problem("commands_denied", detail):
@@ -181,7 +181,7 @@ class Inbox:
         sent = connection.publish(topic, payload, note=note)
         sent.wait(_ANSWER_S)
         if sent.code is not None and sent.code < 128:
-            self._health.clear_problem("answers_denied")
+            self._health.over("answers_denied")
             return
         self._health.count("answers_dropped")
         if sent.code == NOT_AUTHORIZED:

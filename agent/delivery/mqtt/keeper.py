@@ -168,7 +168,7 @@ class Keeper:
         address = connection.settings.address
         self._first_here = address not in self._met
         self._met.add(address)
-        if self._health.clear_problem("broker_away"):
+        if self._health.over("broker_away"):
             now = iso_utc(self._clock.now())
             self._health.raise_problem("broker_was_away", f"broker {address} was away from {self._away_since} to {now}")
             self._was_away_until = self._up_at + _WAS_AWAY_S
@@ -201,9 +201,9 @@ class Keeper:
             self._health.clear_problem("broker_was_away")
         if now - self._up_at >= _GOOD_AFTER_S:
             self._failures = self._short_lived = 0
-            self._health.clear_problem("connection_unstable")
+            self._health.over("connection_unstable")
         if now - max(self._up_at, self._twin_at) >= _TWIN_GONE_S:
-            self._health.clear_problem("client_id_taken_over")
+            self._health.over("client_id_taken_over")
 
     def _see_status_taken(self, connection: Connection) -> None:
         """A broker that takes results may still refuse the status."""
@@ -211,7 +211,7 @@ class Keeper:
         if code is None:
             return
         if code < 128:
-            self._health.clear_problem("status_denied")
+            self._health.over("status_denied")
             return
         detail = denied(connection.settings, f"publish to {self._status_topic} (PUBACK {code})")
         if self._health.raise_problem("status_denied", detail):

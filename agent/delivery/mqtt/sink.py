@@ -204,8 +204,7 @@ class MqttSink:
 
     def _worked(self) -> None:
         self._alone = False
-        if self._health.clear_problem("publish_denied"):
-            _LOG.info("the broker takes results on %s again", self._topic)
+        self._health.over("publish_denied", f"the broker takes results on {self._topic} again")
 
     def _refused(self, connection: Connection, code: int) -> RetryError | RejectError:
         """What a PUBACK other than success means."""

@@ -94,8 +94,7 @@ class EdgeNode:
     def allowed(self) -> None:
         """Data came back."""
         self._data_denied = False
-        if self._health.clear_problem("sparkplug_denied"):
-            _LOG.info("sparkplug_denied is over")
+        self._health.over("sparkplug_denied")
 
     # --- the thread ---
 
@@ -158,8 +157,7 @@ class EdgeNode:
     def _born(self, session: Session) -> None:
         self._health.count("sparkplug_births")
         for problem in ("sparkplug_away", "sparkplug_host_offline"):
-            if self._health.clear_problem(problem):
-                _LOG.info("%s is over; births are made", problem)
+            self._health.over(problem, "births are made")
         if not self._data_denied:
             self.allowed()
         self._cause = "the session ended"
@@ -167,7 +165,7 @@ class EdgeNode:
         self._wake()
 
     def _without_host(self, session: Session) -> None:
-        self._health.clear_problem("sparkplug_away")
+        self._health.over("sparkplug_away")
         address = session.connection.settings.address
         self._cause = f"primary host {self._host_id} is not online at broker {address}"
         if self._health.raise_problem("sparkplug_host_offline", self._cause):
