@@ -9,11 +9,11 @@ Invariants
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Sequence
 
 from agent.clock import Clock
+from agent.delivery.backoff import Backoff
 from agent.delivery.lane import Lane
 from agent.delivery.replays import Replays
 from agent.errors import FatalError, RejectError, RetryError
@@ -48,7 +48,7 @@ class Shipper:
         self._over = threading.Event()  # the deadline has passed: end at once
         self._woken = threading.Event()
         self._moved = threading.Condition()
-        self._failures, self._failing_since = 0, 0.0
+        self._backoff, self._failing_since = Backoff(_FIRST_PAUSE_S, sink.pace.backoff_max_s), 0.0
         self._busy_at = float("-inf")
 
     def start(self) -> None:
@@ -99,7 +99,7 @@ class Shipper:
                 if not self._pause(str(error)):
                     return
             except Exception as error:  # noqa: BLE001  # a fault of ours must not end the thread and strand the results
-                if self._failures == 0:
+                if self._backoff.failures == 0:
                     _LOG.error(
                         "delivery_fault: %s: unexpected %r; kept and tried again", self._sink.name, error, exc_info=True
                     )
@@ -188,26 +188,25 @@ class Shipper:
         self._tell_moved()
 
     def _pause(self, reason: str) -> bool:
-        """Back off with full jitter. False when the shipper should end instead."""
+        """Back off. False when the shipper should end instead."""
         now, after = self._clock.monotonic(), self._sink.pace.problem_after_s
-        if self._failures == 0:
+        if self._backoff.failures == 0:
             self._failing_since = now
             _LOG.debug("%s: %s; trying again", self._sink.name, reason)
         late = after is not None and now - self._failing_since >= after
         if late and self._health.raise_problem(self._problem, reason):
             _LOG.warning("%s: %s; results are kept and delivered later", self._problem, reason)
-        self._failures += 1
+        pause_s = self._backoff.next_s()
         self._ledger.save_cursors()
         if self._stopping.is_set():
             return False
-        longest = min(self._sink.pace.backoff_max_s, _FIRST_PAUSE_S * 2 ** min(self._failures - 1, 16))
-        self._woken.wait(random.uniform(longest / 4, longest))  # noqa: S311  # spreads retries, hides nothing
+        self._woken.wait(pause_s)
         self._woken.clear()
         return True
 
     def _recovered(self) -> None:
-        if self._failures:
-            self._failures = 0
+        if self._backoff.failures:
+            self._backoff.over()
             self._health.over(self._problem, "delivering again")
 
     def _keep_pace(self, started: float) -> None:

@@ -9,7 +9,6 @@ Invariants
 
 from __future__ import annotations
 
-import random
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,12 +17,14 @@ from typing import Any
 import msgspec
 
 from agent.clock import Clock, iso_utc
+from agent.delivery.backoff import Backoff
 from agent.delivery.mqtt.brokers import Brokers
-from agent.delivery.mqtt.causes import TAKEN_OVER, denied
+from agent.delivery.mqtt.causes import TAKEN_OVER
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.inbox import Inbox
 from agent.delivery.mqtt.messages import End, Message, Sent, Will
 from agent.delivery.mqtt.settings import Settings
+from agent.delivery.mqtt.upkeep import Upkeep
 from agent.errors import RetryError, UsageError
 from agent.health import Health
 from agent.logs import log
@@ -33,11 +34,6 @@ Status = Callable[[], dict[str, Any]]
 _LOG = log("mqtt")
 _BACKOFF_S = (0.2, 10.0)
 _TAKEN_OVER_BACKOFF_S = (10.0, 30.0)  #: two stations under one name must not fight in a hot loop
-_GOOD_AFTER_S = 5.0  #: a connection that lasted so long begins again with the shortest pause
-_UNSTABLE_AFTER = 4  #: connections in a row that the broker accepted and closed sooner than that
-_GRACE_S = 2.0  #: so soon after our first connection to a broker, another session there is our own last life's
-_WAS_AWAY_S = 60.0  #: how long the status tells that the broker was away
-_TWIN_GONE_S = 60.0  #: how long no other session must be heard for the alarm to end
 _ACK_S = 2.0
 
 
@@ -55,8 +51,9 @@ class Keeper:
     ) -> None:
         self._status, self._health, self._clock, self._inbox = status, health, clock, inbox
         self._brokers = Brokers(settings, health)
-        self._met: set[str] = set()  # brokers that this life was connected to
         self._status_topic = f"{topic}/status"
+        self._upkeep = Upkeep(self._status_topic, health, clock)
+        self._backoff, self._shy = Backoff(*_BACKOFF_S), Backoff(*_TAKEN_OVER_BACKOFF_S, never_shorter=True)
         self._session, self._since = str(uuid.uuid4()), iso_utc(clock.now())
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._stopping, self._poke, self._refresh = threading.Event(), threading.Event(), threading.Event()
@@ -65,11 +62,7 @@ class Keeper:
         self._wake: Callable[[], None] = lambda: None
         self._cause: str | None = None
         self._away_since: str | None = None
-        self._failures, self._short_lived, self._up_at = 0, 0, 0.0
         self._told: Sent | None = None  #: the status as it was published last
-        self._first_here = True
-        self._twin_at = 0.0
-        self._was_away_until: float | None = None
 
     # --- for the sink ---
 
@@ -123,7 +116,8 @@ class Keeper:
             finally:
                 self._set(None)
             if not self._stopping.is_set():
-                self._back_off()
+                taken = "client_id_taken_over" in self._health.problems()
+                self._stopping.wait((self._shy if taken else self._backoff).next_s())
 
     def _one_connection(self) -> bool:
         """From connect to its end; True where another broker is to be connected to at once.
@@ -131,7 +125,7 @@ class Keeper:
         ``RetryError`` with the cause unless that, or the end, was our own wish.
         """
         connection = self._brokers.connect(self._open, self._stopping)
-        self._up_at = self._clock.monotonic()
+        self._upkeep.connected(connection.settings)
         self._brokers.look_for_better(self._poke.set)
         try:
             self._up(connection)
@@ -142,7 +136,7 @@ class Keeper:
             if not connection.ended.is_set():
                 connection.drop("left because of a fault")
             connection.join()
-            self._brokers.ended(soon=self._soon(connection))
+            self._brokers.ended(soon=self._upkeep.soon(connection))
             self._wake()
         if not self._stopping.is_set():
             self._ended(connection)
@@ -165,14 +159,9 @@ class Keeper:
         return False
 
     def _up(self, connection: Connection) -> None:
-        address = connection.settings.address
-        self._first_here = address not in self._met
-        self._met.add(address)
         if self._health.over("broker_away"):
-            now = iso_utc(self._clock.now())
-            self._health.raise_problem("broker_was_away", f"broker {address} was away from {self._away_since} to {now}")
-            self._was_away_until = self._up_at + _WAS_AWAY_S
-        _LOG.info("connected to broker %s as %s", address, connection.settings.client_id)
+            self._upkeep.was_away(connection.settings, self._away_since)
+        _LOG.info("connected to broker %s as %s", connection.settings.address, connection.settings.client_id)
         self._cause = self._away_since = None
         self._refresh.clear()
         connection.subscribe(self._status_topic)  # first, so as to hear whose status stands there
@@ -185,37 +174,16 @@ class Keeper:
     def _tend(self, connection: Connection) -> None:
         """Until the connection ends, we stop, or a better broker is back: publish the status when asked to."""
         while not (self._stopping.is_set() or connection.ended.is_set() or self._brokers.better.is_set()):
-            self._age(self._clock.monotonic())
-            self._see_status_taken(connection)
+            if self._upkeep.age():
+                self._backoff.over()
+                self._shy.over()
+            self._upkeep.see_status_taken(self._told, connection.settings)
             if self._refresh.is_set():
                 self._refresh.clear()
                 self._told = connection.publish(self._status_topic, self._payload("online"), retain=True)
                 continue
             self._poke.wait(1.0)
             self._poke.clear()
-
-    def _age(self, now: float) -> None:
-        """What ends by itself once a connection has lasted."""
-        if self._was_away_until is not None and now >= self._was_away_until:
-            self._was_away_until = None
-            self._health.clear_problem("broker_was_away")
-        if now - self._up_at >= _GOOD_AFTER_S:
-            self._failures = self._short_lived = 0
-            self._health.over("connection_unstable")
-        if now - max(self._up_at, self._twin_at) >= _TWIN_GONE_S:
-            self._health.over("client_id_taken_over")
-
-    def _see_status_taken(self, connection: Connection) -> None:
-        """A broker that takes results may still refuse the status."""
-        code = self._told.code if self._told is not None else None
-        if code is None:
-            return
-        if code < 128:
-            self._health.over("status_denied")
-            return
-        detail = denied(connection.settings, f"publish to {self._status_topic} (PUBACK {code})")
-        if self._health.raise_problem("status_denied", detail):
-            _LOG.error("status_denied: %s; nobody sees how the station is", detail)
 
     def _heard(self, message: Message) -> None:
         """paho's thread: a command, or what our own status topic says."""
@@ -235,38 +203,15 @@ class Keeper:
         if told.state != "online" and not message.retained:
             _LOG.info("the status topic says %r; publishing the present status again", told.state)
             self.publish_status()
-        # On our first connection another session is our own last life: its retained status, or its late last will.
-        lived = not self._first_here or self._clock.monotonic() - self._up_at > _GRACE_S
-        if told.session and told.session != self._session and lived:
-            self._twin(f"session {told.session} says {told.state!r} on {self._status_topic}")
-
-    def _twin(self, seen: str) -> None:
-        """Somebody else lives under our name."""
-        self._twin_at = self._clock.monotonic()
-        detail = (
-            f"another client took over client id {self._brokers.used.client_id} or its topic at broker "
-            f"{self._brokers.used.address} ({seen}); does a second station have the same mqtt.topic or mqtt.client_id?"
-        )
-        if self._health.raise_problem("client_id_taken_over", detail):
-            _LOG.error("client_id_taken_over: %s", detail)
-
-    def _soon(self, connection: Connection) -> bool:
-        """The broker closed it as soon as it was up."""
-        end = connection.end
-        return end is not None and end.by_broker and self._clock.monotonic() - self._up_at < _GOOD_AFTER_S
+        if told.session and told.session != self._session:
+            self._upkeep.other_session(told.session, told.state, self._brokers.used)
 
     def _ended(self, connection: Connection) -> None:
         end, settings = connection.end or End("ended"), connection.settings
         if end.code == TAKEN_OVER:
-            self._twin("the broker says so")
-        elif self._soon(connection):
-            self._short_lived += 1
-            detail = (
-                f"broker {settings.address} accepts the connection and closes it again and again; does another "
-                f"client have the client id {settings.client_id}, is a result larger than the broker takes?"
-            )
-            if self._short_lived >= _UNSTABLE_AFTER and self._health.raise_problem("connection_unstable", detail):
-                _LOG.error("connection_unstable: %s", detail)
+            self._upkeep.twin("the broker says so", self._brokers.used)
+        elif self._upkeep.soon(connection):
+            self._upkeep.short_lived(settings)
         raise RetryError(f"broker {settings.address} {end.text}")
 
     def _away(self, cause: str) -> None:
@@ -276,16 +221,6 @@ class Keeper:
         if news or cause != self._cause:
             _LOG.warning("broker_away: %s; results are kept and delivered later", cause)
         self._cause = cause
-
-    def _back_off(self) -> None:
-        self._failures += 1
-        taken = "client_id_taken_over" in self._health.problems()
-        shortest, longest = _TAKEN_OVER_BACKOFF_S if taken else _BACKOFF_S
-        pause = min(longest, shortest * 2 ** min(self._failures - 1, 16))
-        low = shortest if taken else pause / 4
-        until = self._clock.monotonic() + random.uniform(low, max(low, pause))  # noqa: S311  # spreads retries
-        while not self._stopping.is_set() and (left := until - self._clock.monotonic()) > 0:
-            self._stopping.wait(left)
 
     def _set(self, connection: Connection | None) -> None:
         with self._ready:

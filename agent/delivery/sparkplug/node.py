@@ -11,14 +11,15 @@ Invariants
 from __future__ import annotations
 
 import itertools
-import random
 import threading
 from collections.abc import Callable, Sequence
 
 from agent.clock import Clock
+from agent.delivery.backoff import Backoff
 from agent.delivery.mqtt.settings import Settings
 from agent.delivery.sparkplug.memory import BirthCount, Memory
-from agent.delivery.sparkplug.session import DeniedError, Names, Session
+from agent.delivery.sparkplug.names import DeniedError, Names
+from agent.delivery.sparkplug.session import Session
 from agent.errors import RetryError, UsageError
 from agent.health import Health
 from agent.logs import log
@@ -52,7 +53,7 @@ class EdgeNode:
         self._session: Session | None = None
         self._wake: Callable[[], None] = lambda: None
         self._cause = "the broker is being connected to"
-        self._failures = 0
+        self._backoff = Backoff(*_BACKOFF_S)
         self._data_denied = False
 
     # --- for the sink ---
@@ -112,7 +113,7 @@ class EdgeNode:
             finally:
                 self._set(None)
             if not self._stopping.is_set():
-                self._back_off()
+                self._stopping.wait(self._backoff.next_s())
 
     def _one_session(self, settings: Settings) -> None:
         """From connect to its end. ``RetryError`` with the cause unless we, or the primary host, wanted to go."""
@@ -151,7 +152,7 @@ class EdgeNode:
             elif not born and now - began >= _HOST_GRACE_S:
                 self._without_host(session)
             if born and now - began >= _GOOD_AFTER_S:
-                self._failures = 0
+                self._backoff.over()
             session.wake.wait(_LOOK_S)
 
     def _born(self, session: Session) -> None:
@@ -176,12 +177,6 @@ class EdgeNode:
         if news or cause != self._cause:
             _LOG.warning("sparkplug_away: %s; results are kept and delivered later", cause)
         self._cause = cause
-
-    def _back_off(self) -> None:
-        shortest, longest = _BACKOFF_S
-        pause = min(longest, shortest * 2 ** min(self._failures, 16))
-        self._failures += 1
-        self._stopping.wait(random.uniform(pause / 4, pause))  # noqa: S311  # spreads retries
 
     def _set(self, session: Session | None) -> None:
         with self._ready:

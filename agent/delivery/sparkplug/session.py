@@ -17,7 +17,6 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from agent import __version__
 from agent.clock import Clock
@@ -27,6 +26,7 @@ from agent.delivery.mqtt.settings import Settings
 from agent.delivery.sparkplug import metrics
 from agent.delivery.sparkplug.host import PrimaryHost
 from agent.delivery.sparkplug.memory import Memory
+from agent.delivery.sparkplug.names import DeniedError, Names, SwallowedError
 from agent.delivery.sparkplug.payload import Type, Value, metric, payload, switched_on
 from agent.errors import RejectError, RetryError
 from agent.ports import Stored
@@ -39,31 +39,6 @@ _ANSWER_S = 5.0
 _BIRTH_PAUSE_S = 5.0  #: so long after a birth none is made only because somebody asks
 _COMMAND_MAX = 64 << 10  #: bytes of a command that are looked at
 _BYTES = Note(content_type=None)
-
-
-@dataclass(frozen=True)
-class Names:
-    """Who the station is in the namespace of Sparkplug."""
-
-    group: str
-    node: str
-    device: str
-
-    def of_node(self, verb: str) -> str:
-        """The topic of the edge node."""
-        return f"spBv1.0/{self.group}/{verb}/{self.node}"
-
-    def of_device(self, verb: str) -> str:
-        """The topic of the device."""
-        return f"{self.of_node(verb)}/{self.device}"
-
-
-class SwallowedError(RetryError):
-    """The broker handed back a later message and not this one."""
-
-
-class DeniedError(RetryError):
-    """The broker lets us in, but not do what an edge node must."""
 
 
 class Session:

@@ -21,8 +21,8 @@ from agent.delivery.access import Tls
 from agent.delivery.mqtt.connection import Connection
 from agent.delivery.mqtt.settings import Settings, client_id_for, settings_of
 from agent.delivery.sparkplug.memory import OVERLAP_FILE, BirthCount, Memory, Overlap
+from agent.delivery.sparkplug.names import DeniedError, Names, SwallowedError
 from agent.delivery.sparkplug.node import EdgeNode
-from agent.delivery.sparkplug.session import DeniedError, Names, SwallowedError
 from agent.errors import RejectError, RetryError, UsageError
 from agent.health import Health
 from agent.ports import Pace, Stored
