@@ -1,8 +1,10 @@
 #!/bin/sh
 # Install, upgrade or remove weldwatch on a station. Run it again whenever you like: what is there is left as it is.
 #
-#   /opt/weldwatch/<version>-<digest>/    one environment for each set of wheels; the one before is kept, to go back to
-#   /opt/weldwatch/current                the one in use: a link, replaced in one step when the new one has passed its test
+#   /opt/weldwatch/<version>-<digest>/    one environment for each set of wheels, with its units; the one before is kept,
+#                                         to go back to. `complete` in it, made last, holds the digest of each file
+#   /opt/weldwatch/current                the one in use: a link, replaced in one step when the new one has passed its
+#                                         test and takes this station's configuration and bundle
 #   /etc/weldwatch/agent.yaml             the station's configuration: made once, never touched again
 #   /etc/weldwatch/credentials/           secrets for LoadCredential, root's alone
 #   /var/lib/weldwatch/                   ledger, bundles, results, captures: belong to user and group weldwatch
@@ -16,7 +18,7 @@ usage: sudo deploy/install.sh [options]          installs, or upgrades what is t
                     folder of this script if it is such a folder, else wheels are fetched first
   --python P        the interpreter to use (default: python3; 3.10 to 3.13)
   --with EXTRA      camera or genicam, when wheels are fetched
-  --no-start        neither enable nor start the service
+  --no-start        neither enable nor start the service; what is off stays off without it, too
   --rollback        go back to the environment that was in use before
   --uninstall       remove program and service; configuration, state and results stay
   --uninstall --purge   remove these as well, and the user. Results that were not delivered are lost
@@ -34,7 +36,7 @@ fail() {
     exit "${2:-1}"
 }
 
-wheels='' python=python3 extras='' start=yes action=install purge=no changed=no
+wheels='' python=python3 extras='' start=yes action=install purge=no
 while [ $# -gt 0 ]; do
     case $1 in
         --wheels) wheels=${2:?--wheels needs a folder}; shift ;;
@@ -55,6 +57,9 @@ done
 [ ! -e /usr/share/weldwatch/agent.example.yaml ] ||
     fail "weldwatch is installed as a Debian package: upgrade and remove it with apt" 2
 
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
 # --- the environment -----------------------------------------------------------------------------------------------
 
 check_python() {
@@ -73,26 +78,58 @@ find_wheels() {
         wheels=$here
     elif [ -z "$wheels" ]; then
         [ -x "$here/make-wheels.sh" ] || fail "name the folder of wheels with --wheels" 2
-        wheels=$(mktemp -d)
-        trap 'rm -rf "$wheels"' EXIT
+        wheels=$scratch/wheels
         say "fetching wheels for Python $version"
         # shellcheck disable=SC2086 # a list of options
         "$here/make-wheels.sh" --interpreter "$python" --python "$version" $extras "$wheels" > /dev/null
     fi
     [ -f "$wheels/requirements.txt" ] || fail "$wheels has no requirements.txt; make it with deploy/make-wheels.sh" 2
     wheels=$(cd "$wheels" && pwd)
+    check_wheels
 }
 
-# The name holds a digest of all that goes in: the same wheels are the same environment, other wheels another one.
+# Before anything is made: pip would say the same, in many lines.
+check_wheels() {
+    for wheel in "$wheels"/*.whl; do
+        [ ! -f "$wheel" ] || sha256sum "$wheel"
+    done | awk '
+        part == "wheels" { here["--hash=sha256:" $1] = 1; next }
+        /^[A-Za-z0-9]/ { if (name && !found) exit; name = $1; found = / ; / } # not every Python needs it
+        { for (i = 1; i <= NF; i++) if ($i in here) found = 1 }
+        END { if (!found) print name }' part=wheels - part=wanted "$wheels/requirements.txt" > "$scratch/missing"
+    missing=$(cat "$scratch/missing")
+    [ -z "$missing" ] || fail "$wheels: wheels and requirements.txt do not fit together: $missing is missing or was \
+changed; carry the folder here once more, or make it anew with deploy/make-wheels.sh"
+}
+
+# The name holds a digest of all that goes in: the same is the same environment, anything else another one.
 name_environment() {
     release=$(sed -n 's/^weldwatch==\([^ ]*\) .*/\1/p' "$wheels/requirements.txt")
     [ -n "$release" ] || fail "$wheels/requirements.txt does not name weldwatch; make the folder anew" 2
-    digest=$({ cat "$wheels/requirements.txt"; "$python" -c 'import sys; print(sys.version, sys.executable)'; } | sha256sum)
+    service=$(find_file weldwatch.service "$here/../systemd/weldwatch.service")
+    template=$(find_file weldwatch@.service "$here/../systemd/weldwatch@.service")
+    example=$(find_file agent.example.yaml "$here/../config/agent.example.yaml")
+    digest=$({
+        cat "$wheels/requirements.txt" "$service" "$template"
+        "$python" -c 'import sys; print(sys.version, sys.executable)'
+    } | sha256sum)
     environment=$OPT/$release-$(echo "$digest" | cut -c1-8)
+    # What is in use and damaged stays until another is whole.
+    case $OPT/$(readlink "$OPT/current" || true) in
+        "$environment") whole "$environment" || environment=$environment-again ;;
+        "$environment-again") ! whole "$environment-again" || environment=$environment-again ;;
+    esac
+}
+
+# Every file is as it was made, and its Python is there: a power cut empties files, an upgrade of the system takes the
+# Python away.
+whole() { # ENVIRONMENT
+    [ -s "$1/complete" ] && (cd "$1" && sha256sum --check --status complete) 2> /dev/null &&
+        "$1/bin/weldwatch" --version > /dev/null 2>&1
 }
 
 make_environment() {
-    if [ -e "$environment/complete" ]; then
+    if whole "$environment"; then
         say "$release is there already"
         return
     fi
@@ -102,30 +139,45 @@ make_environment() {
     chmod 0755 "$OPT"
     # Nothing that is read here is a secret, and the service's user must be able to read all of it.
     umask 022
-    "$python" -m venv "$environment" || fail "the environment could not be made; see above"
-    "$environment/bin/python" -m pip --isolated install --quiet --disable-pip-version-check --no-cache-dir --no-index \
-        --find-links "$wheels" --only-binary=:all: --require-hashes -r "$wheels/requirements.txt" || {
+    fill_environment || {
         rm -rf "$environment"
-        fail "the wheels in $wheels do not fit Python $version on this machine; see above"
+        fail "$why; nothing was changed"
     }
-    "$environment/bin/weldwatch" bundle verify weld-demo > /dev/null || {
-        rm -rf "$environment"
-        fail "the shipped bundle does not pass its self-test on this machine; nothing was changed"
-    }
-    sync # a power cut after the switch must not find an environment that is only half on the disk
-    touch "$environment/complete"
+    # On the disk before it counts: a power cut after the switch must not find one that is only half there.
+    (cd "$environment" && find . -type f ! -path ./complete -print0 | xargs -0 sha256sum > "$scratch/complete")
+    cp "$scratch/complete" "$environment/complete.part"
+    sync
+    mv "$environment/complete.part" "$environment/complete"
+    whole "$environment" || fail "$environment is not as it was made: is the disk full, or is something wrong with it?"
 }
 
-# A link beside it, renamed over it: at every moment there is a whole environment in use.
-switch_to() {
-    before=$(readlink "$OPT/current" || true)
-    ln -sfn "$1" "$OPT/.next"
-    mv -T "$OPT/.next" "$OPT/current"
-    if [ "$before" != "$1" ]; then
-        changed=yes
-        [ -z "$before" ] || ln -sfn "$before" "$OPT/previous"
-    fi
-    ln -sfn "$OPT/current/bin/weldwatch" "$COMMAND"
+fill_environment() {
+    why="the environment could not be made; see above"
+    "$python" -m venv "$environment" || return 1
+    "$environment/bin/python" -m pip --isolated install --quiet --disable-pip-version-check --no-cache-dir --no-index \
+        --find-links "$wheels" --only-binary=:all: --require-hashes -r "$wheels/requirements.txt" 2> "$scratch/pip" || {
+        why="the wheels in $wheels do not fit Python $version on this machine: $(tail -n 1 "$scratch/pip")"
+        return 1
+    }
+    mkdir "$environment/units" && cp "$service" "$template" "$environment/units/" && write_command || return 1
+    why="the shipped bundle does not pass its self-test on this machine"
+    "$environment/bin/weldwatch" bundle verify weld-demo > /dev/null
+}
+
+# In front of pip's own: who starts it, by hand or as the service, is told what to do when the Python is gone.
+write_command() {
+    real=$(readlink -f "$environment/bin/python")
+    mv "$environment/bin/weldwatch" "$environment/bin/weldwatch.py" || return 1
+    cat > "$environment/bin/weldwatch" <<COMMAND
+#!/bin/sh
+python=$environment/bin/python
+[ -x "\$python" ] && [ "\$(readlink -f "\$python")" = "$real" ] || {
+    echo "weldwatch: $real, the Python that it was installed with, is gone (was the system upgraded?): run install.sh again, it repairs this" >&2
+    exit 2
+}
+exec "\$python" "$environment/bin/weldwatch.py" "\$@"
+COMMAND
+    chmod 0755 "$environment/bin/weldwatch"
 }
 
 # The one in use and the one before stay.
@@ -140,33 +192,96 @@ tidy() {
 
 # --- the station ---------------------------------------------------------------------------------------------------
 
-first() {
-    for one in "$@"; do
+find_file() { # NAME PATH-IN-A-CHECKOUT
+    for one in "$wheels/$1" "$here/$1" "$2"; do
         [ ! -f "$one" ] || { echo "$one"; return; }
     done
-    fail "$1 is missing; make the folder anew with deploy/make-wheels.sh"
+    fail "$wheels/$1 is missing; make the folder anew with deploy/make-wheels.sh"
 }
 
-install_units() {
+# What is on now, was on when it was removed, or is to be on after the first installation.
+find_units() {
+    first=no
+    if [ -e "$STOPPED" ]; then
+        on=$(cat "$STOPPED")
+    elif [ -e "$UNITS/weldwatch.service" ] && systemd_runs; then
+        on=$(units_on)
+    else
+        first=yes
+        on=$(echo weldwatch.service; units_enabled)
+    fi
+}
+
+# Why an environment does not run what this station runs, in one line; nothing when it does. A broker or a camera that
+# is away is no reason.
+refusal() { # ENVIRONMENT
+    for unit in $({ echo "$on"; units_enabled; } | sort -u); do
+        config=$(config_of "$unit") code=0
+        env CREDENTIALS_DIRECTORY="/run/credentials/$unit" "$1/bin/weldwatch" check --config "$config" --json \
+            > "$scratch/findings" 2> "$scratch/errors" || code=$?
+        case $code in
+            0 | 1) "$1/bin/python" -c 'import json, sys
+for one in json.load(sys.stdin)["findings"]:
+    if one["name"].startswith("bundle") and one["state"] == "failed":
+        print(one["name"], one["detail"], sep=": ")' < "$scratch/findings" || echo "its check cannot be read" ;;
+            *) tail -n 1 "$scratch/errors" | grep . || echo "its check of $config ended with $code" ;;
+        esac
+    done | head -n 1
+}
+
+# With its units. A link beside it, renamed over it: at every moment there is a whole environment in use.
+switch_to() { # NAME
     for unit in weldwatch.service weldwatch@.service; do
-        from=$(first "$wheels/$unit" "$here/$unit" "$here/../systemd/$unit")
-        cmp -s "$from" "$UNITS/$unit" && continue
-        install -m 0644 "$from" "$UNITS/$unit"
+        cmp -s "$OPT/$1/units/$unit" "$UNITS/$unit" && continue
+        install -m 0644 "$OPT/$1/units/$unit" "$UNITS/$unit"
         changed=yes
     done
+    [ "$(readlink "$OPT/current" || true)" = "$1" ] || changed=yes
+    ln -sfn "$1" "$OPT/.next"
+    mv -T "$OPT/.next" "$OPT/current"
+    ln -sfn "$OPT/current/bin/weldwatch" "$COMMAND"
+    sync
+    if systemd_runs; then systemctl daemon-reload; fi
 }
 
-# A service that runs what is installed already goes on running.
+# Take an environment into use. The one before is kept, and taken back when this one does not take the station's
+# configuration or does not start.
+take_up() { # NAME
+    find_units
+    changed=no
+    before=$(readlink "$OPT/current" || true)
+    if [ -z "$before" ] || [ "$before" = "$1" ] || ! whole "$OPT/$before"; then before=''; fi
+    if [ -n "$before" ]; then
+        refused=$(refusal "$OPT/$1")
+        if [ -n "$refused" ]; then
+            tidy
+            fail "$1 does not run this station: $refused; nothing was changed, $before is in use"
+        fi
+    fi
+    switch_to "$1"
+    if ! bring_up 2> "$scratch/errors"; then
+        [ -n "$before" ] || { cat "$scratch/errors" >&2; exit 1; }
+        switch_to "$before"
+        bring_up || true
+        tidy
+        fail "$1 does not start ('journalctl -u weldwatch*' says why); $before is in use again"
+    fi
+    [ -z "$before" ] || ln -sfn "$before" "$OPT/previous"
+    [ "$(readlink "$OPT/previous" || true)" != "$1" ] || rm "$OPT/previous" # the one between does not run any more
+    tidy
+}
+
+# A service that runs what is installed already goes on running; one that somebody has switched off stays off.
 bring_up() {
     if ! systemd_runs; then
         say "systemd does not run here: start it yourself: weldwatch run --config $ETC/agent.yaml"
         return
     fi
-    systemctl daemon-reload
     [ "$start" = yes ] || return 0
-    # What was running before runs the new one now: the station, and others on this machine.
-    [ "$changed" = no ] || systemctl try-restart weldwatch.service 'weldwatch@*.service'
-    systemctl enable --quiet --now weldwatch.service
+    [ "$first" = no ] || systemctl enable --quiet --force weldwatch.service
+    if [ "$changed" = yes ]; then start_units "$on" || return; fi
+    rm -f "$STOPPED"
+    [ -n "$on" ] || say "the service was off and stays off; to switch it on: sudo systemctl enable --now weldwatch"
 }
 
 do_install() {
@@ -175,27 +290,23 @@ do_install() {
     name_environment
     make_environment
     make_user
-    make_folders "$(first "$wheels/agent.example.yaml" "$here/agent.example.yaml" "$here/../config/agent.example.yaml")"
-    install_units
-    switch_to "$(basename "$environment")"
-    tidy
-    bring_up
+    make_folders "$example"
+    take_up "$(basename "$environment")"
     say "$release is in use; make $ETC/agent.yaml yours, then: sudo weldwatch check && sudo systemctl restart weldwatch"
 }
 
 do_rollback() {
-    [ -e "$OPT/previous/complete" ] || fail "there is no environment to go back to in $OPT"
-    switch_to "$(readlink "$OPT/previous")"
-    bring_up
+    back=$(readlink "$OPT/previous" || true)
+    [ -n "$back" ] || fail "there is no environment to go back to in $OPT"
+    whole "$OPT/$back" || fail "$OPT/$back does not run any more (its Python or files are gone); nothing was changed: \
+to go back, run install.sh of the version that you want"
+    take_up "$back"
     say "$(readlink "$OPT/current") is in use again"
 }
 
 do_uninstall() {
-    if systemd_runs; then
-        systemctl disable --quiet --now weldwatch.service 2> /dev/null || true # not there: nothing to stop
-        systemctl stop 'weldwatch@*.service'
-    fi
-    rm -f "$UNITS/weldwatch.service" "$UNITS/weldwatch@.service" "$UNITS/multi-user.target.wants/weldwatch.service"
+    if [ -e "$UNITS/weldwatch.service" ] && systemd_runs; then stop_units; fi
+    rm -f "$UNITS/weldwatch.service" "$UNITS/weldwatch@.service"
     if systemd_runs; then systemctl daemon-reload; fi
     rm -rf "$OPT"
     [ "$(readlink "$COMMAND" || true)" != "$OPT/current/bin/weldwatch" ] || rm -f "$COMMAND"

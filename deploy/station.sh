@@ -56,7 +56,7 @@ make_folders() { # EXAMPLE
     [ -d "$VAR/captures" ] || install -d -o weldwatch -g weldwatch -m 2770 "$VAR/captures"
     [ -d "$ETC" ] || install -d -m 0755 "$ETC"
     [ -d "$ETC/credentials" ] || install -d -m 0700 "$ETC/credentials"
-    [ -e "$ETC/agent.yaml" ] || install -o root -g weldwatch -m 0640 "$1" "$ETC/agent.yaml"
+    [ -s "$ETC/agent.yaml" ] || install -o root -g weldwatch -m 0640 "$1" "$ETC/agent.yaml"
 }
 
 remove_station() {

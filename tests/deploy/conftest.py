@@ -69,3 +69,11 @@ def machine(debian: Path, tmp_path_factory: pytest.TempPathFactory, kit: Path, n
     with bare:
         yield bare
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def station(machine: Machine) -> Machine:
+    """The machine with this weldwatch installed and its service running, whatever a test before has done."""
+    machine.sh("/root/kit/install.sh; systemctl enable --now weldwatch")
+    machine.wait_active("weldwatch")
+    return machine

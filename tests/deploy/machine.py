@@ -12,9 +12,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.support.bundles import flat_png
 from tests.support.station import until
 
 CHECKOUT = Path(__file__).parents[2]
+VAR = "var/lib/weldwatch"
 
 
 def run(*command: str) -> str:
@@ -87,3 +89,21 @@ class Machine:
 
         days = sorted((self.root / folder).glob("*.jsonl"))
         return [json.loads(line) for day in days for line in day.read_bytes().splitlines()]
+
+
+def deliver(machine: Machine, name: str, level: int = 30) -> None:
+    """As a camera's FTP user does, who is in the group weldwatch and nothing else."""
+    machine.sh("id ftp-camera >/dev/null 2>&1 || useradd --groups weldwatch ftp-camera")
+    (machine.root / "tmp").mkdir(exist_ok=True)
+    (machine.root / "srv" / name).write_bytes(flat_png(level))
+    machine.sh(f"setpriv --reuid=ftp-camera --regid=ftp-camera --init-groups cp /srv/{name} /{VAR}/captures/{name}")
+
+
+def names(machine: Machine, folder: str = f"{VAR}/results") -> list[str]:
+    """Of the images that have a result, in the order of these."""
+    return [line["image"]["name"] for line in machine.results(folder)]
+
+
+def wait_for(machine: Machine, name: str, folder: str = f"{VAR}/results") -> None:
+    """Until the image has its result."""
+    until(lambda: name in names(machine, folder), f"the result of {name}")

@@ -12,36 +12,11 @@ import pytest
 
 from agent import __version__
 from tests.deploy.conftest import NEXT
-from tests.deploy.machine import Machine
+from tests.deploy.machine import VAR, Machine, deliver, names, wait_for
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.station import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]  # the first makes the bare system
-VAR = "var/lib/weldwatch"
-
-
-@pytest.fixture
-def station(machine: Machine) -> Machine:
-    """The machine with this weldwatch installed and its service running, whatever a test before has done."""
-    machine.sh("/root/kit/install.sh")
-    machine.wait_active("weldwatch")
-    return machine
-
-
-def deliver(machine: Machine, name: str, level: int = 30) -> None:
-    """As a camera's FTP user does, who is in the group weldwatch and nothing else."""
-    machine.sh("id ftp-camera >/dev/null 2>&1 || useradd --groups weldwatch ftp-camera")
-    (machine.root / "tmp").mkdir(exist_ok=True)
-    (machine.root / "srv" / name).write_bytes(flat_png(level))
-    machine.sh(f"setpriv --reuid=ftp-camera --regid=ftp-camera --init-groups cp /srv/{name} /{VAR}/captures/{name}")
-
-
-def names(machine: Machine, folder: str = f"{VAR}/results") -> list[str]:
-    return [line["image"]["name"] for line in machine.results(folder)]
-
-
-def wait_for(machine: Machine, name: str, folder: str = f"{VAR}/results") -> None:
-    until(lambda: name in names(machine, folder), f"the result of {name}")
 
 
 def test_a_frame_that_a_camera_delivers_is_judged_and_a_technician_reads_it(station: Machine) -> None:
