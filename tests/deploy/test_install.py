@@ -83,6 +83,20 @@ def test_a_service_that_hears_nothing_is_started_again_and_loses_no_frame(statio
     station.wait_active("weldwatch")
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_whoever_ends_the_process_has_not_switched_the_station_off(station: Machine, sent: signal.Signals) -> None:
+    before = station.told("weldwatch", "MainPID")["MainPID"]
+    station.sh(f"kill -{int(sent)} {before}")
+    deliver(station, f"ended-{int(sent)}.png")
+    until(lambda: station.told("weldwatch", "MainPID")["MainPID"] not in ("0", before), "another process")
+    station.wait_active("weldwatch")
+    wait_for(station, f"ended-{int(sent)}.png")
+    assert names(station).count(f"ended-{int(sent)}.png") == 1
+    station.sh("systemctl stop weldwatch")
+    assert station.told("weldwatch", "ActiveState") == {"ActiveState": "inactive"}, "this is how it is switched off"
+    station.sh("systemctl start weldwatch")
+
+
 def test_a_password_comes_as_a_credential(station: Machine) -> None:
     """A file that only root may read, a drop-in that hands it over, and a name in the configuration."""
     (station.root / "etc/weldwatch/credentials/mqtt-password").write_text("secret\n")
