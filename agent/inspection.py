@@ -228,8 +228,7 @@ class Inspector:
                     _log.error("ledger_full: %s; inspection waits, images stay where they are; free some space", error)
                 if self._give_up.wait(_RETRY_S):
                     return False
-        if self._health.clear_problem("ledger_full"):
-            _log.info("ledger_full is over; inspection goes on")
+        self._health.over("ledger_full", "inspection goes on")
         for listener in self._listeners:
             listener(stored)
         for name, source in self._sources.items():

@@ -8,6 +8,7 @@ import pytest
 
 from agent.health import Health
 from agent.logs import code_of
+from tests.docs.pages import ROOT
 
 
 def test_an_end_is_told_once_and_with_its_code(caplog: pytest.LogCaptureFixture) -> None:
@@ -25,3 +26,23 @@ def test_an_end_is_told_once_and_with_its_code(caplog: pytest.LogCaptureFixture)
         ("INFO", "disk_low is over: all goes on", ("disk_low", None)),
         ("INFO", "source a: b: folder_missing is over: all goes on", ("folder_missing", "a: b")),
     ]
+
+
+#: Where an end is no news, or is told in other words: file → how often, and why.
+SILENT = {
+    "agent/health.py": (2, "over itself"),
+    "agent/app/foresight.py": (1, "certificate_ends becomes certificate_ended, which is told"),
+    "agent/app/bundles/life.py": (2, "a refusal makes room for the next one, which is told"),
+    "agent/delivery/mqtt/inbox.py": (1, "answers_denied, after a connection: the next answer tells"),
+    "agent/delivery/mqtt/keeper.py": (1, "broker_was_away tells of an end itself"),
+    "agent/sources/camera/feed.py": (1, "camera_gap tells how long camera_stalled was"),
+}
+
+
+def test_no_problem_ends_in_silence() -> None:
+    calls = {
+        path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8").count("clear_problem(")
+        for path in (ROOT / "agent").rglob("*.py")
+    }
+    silent = {path: count for path, (count, _why) in SILENT.items()}
+    assert {path: count for path, count in calls.items() if count} == silent

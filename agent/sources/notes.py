@@ -85,12 +85,10 @@ class Notes:
 
     def scanned(self, root: bytes, errors: Sequence[tuple[bytes, OSError]]) -> None:
         """The folder is there; these folders of it could not be read."""
-        if self._health.clear_problem(f"folder_missing:{self._source}"):
-            _log.info("source %s: folder_missing is over: the folder is there again", self._source)
+        self._health.over(f"folder_missing:{self._source}", "the folder is there again")
         unreadable = f"folder_unreadable:{self._source}"
         if not errors:
-            if self._health.clear_problem(unreadable):
-                _log.info("source %s: folder_unreadable is over: every folder can be read again", self._source)
+            self._health.over(unreadable, "every folder can be read again")
             return
         folder, error = errors[0]
         detail = f"{readable_name(folder or root)}: {error.strerror}"
@@ -106,4 +104,4 @@ class Notes:
 
     def has_means(self) -> None:
         """It could be read."""
-        self._health.clear_problem(f"folder_out_of_means:{self._source}")
+        self._health.over(f"folder_out_of_means:{self._source}")

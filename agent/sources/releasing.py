@@ -175,8 +175,8 @@ class Releases:
     def _settle(self) -> None:
         with self._changed:
             pending = self._left or self._waiting or self._at_work
-        if not pending and self._health.clear_problem(self._problem):
-            _log.info("source %s: release_failed is over: files are archived, deleted and rejected again", self._source)
+        if not pending:
+            self._health.over(self._problem, "files are archived, deleted and rejected again")
 
     def trouble(self, path: bytes, error: OSError) -> None:
         """A file cannot be let go at present."""

@@ -178,7 +178,7 @@ class Watching:
         if self._tree is not None and folders is not None:
             self._tree.keep_only(folders)
         if self._failure is None:
-            self._health.clear_problem(self._problem)
+            self._health.over(self._problem, "the whole folder is watched")
             return
         code = self._failure.errno or 0
         if self._health.raise_problem(self._problem, self._failure.strerror or str(self._failure)):

@@ -158,8 +158,7 @@ class FrameStore:
                     _log.error("frames_not_tidied: %s: %s; old frames stay, tried again", self.folder, error)
                 self._stop.wait(AGAIN_S)  # a store that is full wakes us with every frame
                 continue
-            if self._health.clear_problem(problem):
-                _log.info("frames_not_tidied is over: %s", self.folder)
+            self._health.over(problem)
             self._wake.wait(TIDY_S)
 
     def _measure(self) -> None:

@@ -62,8 +62,7 @@ class Taking:
             what, saved = self._save(fed.grab, what, taken)
         except OSError as error:
             return self._frame(self._unsaved(error), None, taken, decode_ms)
-        if self._health.clear_problem(f"camera_unsaved:{self._config.name}"):
-            _log.info("camera_unsaved is over: %s", self._config.name)
+        self._health.over(f"camera_unsaved:{self._config.name}")
         if saved is not None:
             self._last = fed.grab, saved
         return self._frame(frozen or what, saved, taken, decode_ms)
@@ -106,8 +105,7 @@ class Taking:
         name = self._config.name
         problem = f"camera_frozen:{name}"
         if not 0 < self._config.frozen_s <= fed.frozen_s:
-            if self._health.clear_problem(problem):
-                _log.info("camera_frozen is over: %s", name)
+            self._health.over(problem)
             return None
         self._health.count("camera_frozen")
         detail = f"the same picture, pixel for pixel, for {fed.frozen_s:.1f} s"
