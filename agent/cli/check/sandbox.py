@@ -3,8 +3,8 @@
 Root, and whoever tries by hand, write where the service must not: its unit gives it a file system of its own
 (systemd.exec(5), "Sandboxing"). This is that view, made from what the unit says.
 
-Invariants: the rule with the longest path counts, as in systemd; below what is closed wholly nothing can be opened
-again; nothing is tried, and nothing of the unit is changed.
+Invariants: the rule with the longest path counts, of two for one path the stricter; below what is closed wholly nothing
+can be opened again; nothing is tried, and nothing of the unit is changed. tests/deploy compares it with systemd's own.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _barred(place: Place, unit: Unit, rules: list[Rule]) -> Barred | None:
         return None
     path = (Path(unit.expand(unit.last("WorkingDirectory", "/")).lstrip("-")) / place.path).resolve()
     holding = [rule for rule in rules if path == rule.path or rule.path in path.parents]
-    rule = max(holding, key=lambda one: len(one.path.parts), default=None)
+    rule = max(holding, key=lambda one: (len(one.path.parts), one.kind != "open"), default=None)
     for kind, opens in (("closed", ()), ("apart", ("BindPaths", "BindReadOnlyPaths"))):
         for other in holding:
             if other.kind == kind and rule is not None and rule.why not in opens:
@@ -142,7 +142,7 @@ def _barred(place: Place, unit: Unit, rules: list[Rule]) -> Barred | None:
 
 
 def _rules(unit: Unit) -> Iterator[Rule]:
-    """Of rules for one path the later wins with systemd; here the wider comes first and ``max`` takes the longest."""
+    """All that the unit says of paths, in any order."""
     for base, key in (("/run", "Runtime"), ("/var/lib", "State"), ("/var/cache", "Cache"), ("/var/log", "Logs")):
         for word in unit.words(f"{key}Directory"):
             yield _rule(f"{base}/{word.partition(':')[0]}", "open", f"{key}Directory={word}")
