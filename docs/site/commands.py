@@ -16,7 +16,7 @@ _HEAD = """\
 Made from the parsers themselves: what `--help` says. How to use them is told in [Commands](../commands.md).
 
 """
-_WIDTH = 96
+_WIDTH = 80  #: what a page has room for beside its two columns of links
 _Command = tuple[argparse.ArgumentParser, int, str]  #: with the level of its heading, and what its parent says of it
 
 

@@ -11,6 +11,7 @@ Nothing generated is written into ``docs/``.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,9 @@ def on_config(config: MkDocsConfig) -> None:
                 entry["Decisions"] += links.decisions()
 
 
+_SHORT = 26  #: characters, escapes counted in full: fits a phone's line
+
+
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Add the pages that are generated, and all that pages link to outside of ``docs/``."""
     for uri, make in GENERATED.items():
@@ -52,6 +56,13 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     pages = [Path(str(one.abs_src_path)) for one in files.documentation_pages() if one.abs_src_path]
     for path in {*links.outside(pages), *schemas.FILES}:
         files.append(File.generated(config, links.uri_of(path), abs_src_path=str(path)))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Mark short code in the text, an option or a key, which assets/extra.css keeps in one line: else a browser parts
+    ``--json`` after its dashes. What is longer must be able to break, on a phone at least.
+    """
+    return re.sub(rf"<code>([^<\n]{{1,{_SHORT}}})</code>", r'<code class="ww-short">\1</code>', html)
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:

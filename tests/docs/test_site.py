@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -163,3 +164,21 @@ def test_every_package_of_a_station_is_told_with_its_licence(site: Path, pages: 
         assert one.name in told
     assert "not installed here" not in told
     assert json.loads((site / "reference" / "components.cdx.json").read_text(encoding="utf-8")) == sbom.bill()
+
+
+def test_an_option_is_not_parted_and_a_command_not_cut(site: Path) -> None:
+    """The page marks what the style sheet keeps whole, or lets go on in the next line."""
+    page, css = (site / "commands.html").read_text(encoding="utf-8"), (site / "assets" / "extra.css").read_text()
+    assert '<code class="ww-short">--config FILE</code>' in page
+    assert '<code>{"ok": true' in page.replace("&quot;", '"')
+    assert '<div class="language-console highlight">' in page
+    assert ".ww-short {\n  white-space: nowrap;" in css
+    assert re.search(r"\.language-console, [^{]*\{[^}]*white-space: pre-wrap", css)
+
+
+def test_what_a_command_takes_has_room_on_its_page(site: Path) -> None:
+    page = (site / "reference" / "commands.html").read_text(encoding="utf-8")
+    blocks = re.findall(r"<pre>.*?</pre>", page, re.DOTALL)
+    lines = [re.sub(r"<[^>]+>", "", line) for block in blocks for line in block.splitlines()]
+    assert len(lines) > 100
+    assert [line for line in lines if len(unescape(line)) > 80] == []
