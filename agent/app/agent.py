@@ -138,6 +138,8 @@ class Agent:
             if parts.ledger.damaged:
                 _log.error("ledger_damaged: met while in use; the agent sets it aside and begins a new one")
             delivered = self._wind_down(parts, watching, inspecting, once)
+        if not self._failed.is_set():
+            parts.bundles.rest()
         if parts.ledger.damaged:
             self.start_again = not once and not self._asked
             return 1

@@ -185,7 +185,7 @@ class Store:
             before = self._readable_pointer() or Pointer(initial)
             history = [one for one in [*before.history, before.active] if one != name]
             # Written also where it is active already: a running agent that refused it looks again.
-            self._write(self._pointer, Pointer(name, history[-HISTORY:]))
+            self.write(self._pointer, Pointer(name, history[-HISTORY:]))
         if self.shadow() == name:
             self.set_shadow(None)
 
@@ -196,7 +196,7 @@ class Store:
             return
         self._require(name)
         self._make()
-        self._write(self._shadow, Candidate(name.removesuffix(SUFFIX)))
+        self.write(self._shadow, Candidate(name.removesuffix(SUFFIX)))
 
     def not_installed(self, name: str) -> BundleError:
         """What to say of a name that is not."""
@@ -214,7 +214,7 @@ class Store:
         """Go back to what ``former`` says. Its name."""
         with self._moving():
             history = self._history(to)
-            self._write(self._pointer, Pointer(history[-1], history[:-1]))
+            self.write(self._pointer, Pointer(history[-1], history[:-1]))
         return history[-1]
 
     @contextmanager
@@ -263,7 +263,8 @@ class Store:
             return [initial]
         return list(dict.fromkeys([pointer.active, *reversed(pointer.history), initial]))
 
-    def _write(self, file: Path, contents: Pointer | Candidate) -> None:
+    def write(self, file: Path, contents: msgspec.Struct) -> None:
+        """Put a file of the folder in its place, whole and synced. ``BundleError``: it cannot be, and is as it was."""
         temporary = self.folder / f".{uuid.uuid4()}.tmp"
         try:
             temporary.write_bytes(msgspec.json.encode(contents))

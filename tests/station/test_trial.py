@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.bundles import probation
 from agent.app.bundles.trial import FRAMES, Trial
 from agent.health import Health
 from agent.model.loading import load
@@ -130,3 +131,162 @@ def test_a_model_that_fails_on_the_line_is_taken_back(tmp_path: Path) -> None:
     assert pointer is not None
     assert pointer.active == "brightness-1.0.0"
     assert results[-1]["model"]["version"] == "1.0.0"
+
+
+# --- and when the agent goes down within it ---
+
+
+def two_versions(station: Station, **second: bytes) -> Store:
+    """1.0.0 judges, 2.0.0 is installed."""
+    store = Store(station.root / "state")
+    entries = {"model/fp32.onnx": second["graph"]} if second else {}
+    for version, changed in (("1.0.0", {}), ("2.0.0", entries)):
+        path = station.root.parent / f"{version}.pipeline"
+        brightness_bundle(path, version=version, entries=changed)
+        store.install(path)
+    store.activate("brightness-1.0.0")
+    return store
+
+
+def active(store: Store) -> str:
+    pointer = store.pointer()
+    assert pointer is not None
+    return pointer.active
+
+
+def swapped(station: Station, store: Store) -> None:
+    """The running agent takes 2.0.0 up."""
+    said = station.log.read_bytes().count(b"bundle brightness 2.0.0 (fp32)")
+    store.activate("brightness-2.0.0")
+    until(lambda: station.log.read_bytes().count(b"bundle brightness 2.0.0 (fp32)") > said, "the swap")
+
+
+def killed_within_its_trial(station: Station, store: Store) -> None:
+    process = station.start()
+    try:
+        station.put("before.png", flat_png(250))
+        station.wait_for(1)
+        swapped(station, store)
+        station.put("after.png", flat_png(250))
+        assert station.wait_for(2)[-1]["model"]["version"] == "2.0.0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_bundle_that_takes_the_agent_with_it_does_not_come_up_again(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    store = two_versions(station)
+    killed_within_its_trial(station, store)
+    with station.running():
+        station.put("again.png", flat_png(250))
+        assert station.wait_for(3)[-1]["model"]["version"] == "1.0.0"
+        assert active(store) == "brightness-1.0.0"
+        assert b"bundle_rolled_back: the agent died with brightness-2.0.0 in its trial" in station.log.read_bytes()
+        swapped(station, store)  # somebody insists
+    with station.running():
+        station.put("insisted.png", flat_png(250))
+        assert station.wait_for(4)[-1]["model"]["version"] == "2.0.0", "an orderly end is no death"
+
+
+def test_a_bundle_whose_trial_is_over_stays_whatever_becomes_of_the_agent(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    store = two_versions(station)
+    process = station.start()
+    try:
+        until(lambda: station.log.exists() and b" watches " in station.log.read_bytes(), "the start")
+        swapped(station, store)
+        assert (store.folder / "trial.json").exists()
+        for number in range(FRAMES):
+            station.put(f"{number}.png", flat_png(250))
+        station.wait_for(FRAMES)
+        until(lambda: not (store.folder / "trial.json").exists(), "the end of the trial")
+    finally:
+        process.kill()
+        process.wait()
+    with station.running():
+        assert active(store) == "brightness-2.0.0"
+
+
+def test_a_trial_goes_on_after_a_restart(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    store = two_versions(station, graph=failing_graph())
+    with station.running():
+        swapped(station, store)
+    with station.running():
+        for number in range(5):
+            station.put(f"{number}.png", flat_png(250))
+        until(lambda: b"bundle_rolled_back: 5 of the first 5 frames failed" in station.log.read_bytes(), "the rollback")
+        station.put("after.png", flat_png(250))
+        assert station.wait_for(6)[-1]["model"]["version"] == "1.0.0"
+    assert active(store) == "brightness-1.0.0"
+
+
+def test_a_start_that_fails_for_another_reason_is_no_death(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    store = two_versions(station)
+    with station.running():
+        swapped(station, store)
+    ledger = station.root / "state/ledger.sqlite3"
+    ledger.rename(station.root / "ledger")
+    ledger.mkdir()
+    assert station.once().returncode == 2
+    ledger.rmdir()
+    (station.root / "ledger").rename(ledger)
+    with station.running():
+        assert active(store) == "brightness-2.0.0"
+
+
+def test_a_machine_that_went_down_is_blamed_on_the_bundle_the_second_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boots = iter("abc")
+    monkeypatch.setattr(probation, "_boot", lambda: boot)
+    brightness_bundle(tmp_path / "1.0.0.pipeline")
+    brightness_bundle(tmp_path / "2.0.0.pipeline", version="2.0.0")
+    boot = next(boots)
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    judged(health, 90, undecided=10)
+    made.activate(made.store.install(tmp_path / "2.0.0.pipeline"))
+    made.start()  # and the power goes: nothing is stopped
+    made._sign.close()
+    boot = next(boots)
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    assert made.loaded.name == "brightness 2.0.0"
+    assert made._trial is not None
+    judged(health, 0, undecided=20)
+    assert made._trial.verdict() == "20 of the first 20 frames were not decidable, 10% before"
+    made.start()
+    made._sign.close()
+    boot = next(boots)
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    assert made.loaded.name == "brightness 1.0.0"
+    assert "bundle_rolled_back" in health.problems()
+    assert not (made.store.folder / "trial.json").exists()
+    made.stop()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"bundle": 1}', b"null", b"[" * 10_000])
+def test_a_trial_that_cannot_be_read_is_none(tmp_path: Path, content: bytes) -> None:
+    brightness_bundle(tmp_path / "1.0.0.pipeline")
+    (tmp_path / "state/bundles").mkdir(parents=True)
+    (tmp_path / "state/bundles/trial.json").write_bytes(content)
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    made.stop()
+    assert not health.problems()
+
+
+def test_what_a_person_pointed_at_meanwhile_is_not_on_trial_for_another(tmp_path: Path) -> None:
+    brightness_bundle(tmp_path / "1.0.0.pipeline")
+    made, _ = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    for version in ("2.0.0", "3.0.0"):
+        brightness_bundle(tmp_path / f"{version}.pipeline", version=version)
+        made.store.install(tmp_path / f"{version}.pipeline")
+    made.activate("brightness-2.0.0")
+    made.start()
+    made._sign.close()
+    made.store.activate("brightness-3.0.0")  # with the agent dead
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    assert made.loaded.name == "brightness 3.0.0"
+    assert not health.problems()
+    made.stop()

@@ -14,8 +14,9 @@ import threading
 from pathlib import Path
 
 from agent.app.bundles.drop import DropFolder
+from agent.app.bundles.probation import Probation
 from agent.app.bundles.shadow import Shadow
-from agent.app.bundles.trial import Trial
+from agent.app.bundles.trial import Trial, shares
 from agent.clock import Clock, iso_utc
 from agent.config import AgentConfig
 from agent.errors import BundleError, RetryError, WeldwatchError
@@ -24,7 +25,7 @@ from agent.inspection import Inspector
 from agent.logs import log
 from agent.model.devices import CPU, tidy, to_try
 from agent.model.judging import Judging, Sign
-from agent.model.loading import Loaded, Trust, load
+from agent.model.loading import Choice, Loaded, Trust, load
 from agent.model.rehearsal import Rehearsal
 from agent.model.store import SHIPPED, Store, resolve
 
@@ -32,6 +33,7 @@ REFUSED, FELL_BACK, ROLLED_BACK = "bundle_refused", "bundle_fell_back", "bundle_
 SECOND_CHOICE, SHADOW_REFUSED = "bundle_variant_refused", "shadow_refused"
 UNSIGNED = "no signature was asked for: bundle.trusted_keys is not set"
 _SHIPS = "; it ships for trying only: install and activate a signed bundle, or put one into bundle.drop_folder"
+_LOADING_S = 5.0  #: a stop waits no longer for a change that is under way
 _log = log("bundles")
 
 
@@ -52,16 +54,23 @@ class Bundles:
         self._trial: Trial | None = None
         self._inspector: Inspector | None = None
         self._shadow: Shadow | None = None
+        self._probation, self._started = Probation(self.store), False
+        self._take_back_the_deadly()
         dropped = config.bundle.drop_folder is not None
         self._drop = DropFolder(config.bundle, self.store, self.activate, health, clock) if dropped else None
         try:
-            loaded = self._start()
-        except BundleError:
-            if not dropped:
-                raise
-            DropFolder(config.bundle, self.store, self._first, health, clock).look_settled()
-            loaded = self._start()
+            try:
+                loaded = self._start()
+            except BundleError:
+                if not dropped:
+                    raise
+                DropFolder(config.bundle, self.store, self._first, health, clock).look_settled()
+                loaded = self._start()
+        except BaseException:
+            self._probation.rest()
+            raise
         self._judge_with(loaded)
+        self._go_on_with_a_trial()
         self._sign = Sign(Path(config.state))
         self._say()
         self._tidy()
@@ -88,6 +97,41 @@ class Bundles:
             return loaded
         raise BundleError(refusals[0])
 
+    def _take_back_the_deadly(self) -> None:
+        """Before anything is loaded: a bundle that the agent has died with in its trial."""
+        try:
+            pointer = self.store.pointer()
+            wanted = resolve(pointer.active, self.store) if pointer else None
+        except BundleError:
+            return  # the start says what is wrong with it
+        if (term := self._probation.enter(wanted)) is None:
+            return
+        verdict = f"the agent died with {Path(term.bundle).stem} in its trial"
+        self._health.raise_problem(ROLLED_BACK, verdict)
+        _log.error("%s: %s; what judged before is to judge again", ROLLED_BACK, verdict)
+        self._point_back(Path(term.before))
+        self._probation.end()
+        self._pointer_seen = self.store.stamp()
+
+    def _point_back(self, before: Path) -> None:
+        try:
+            self.store.rollback(before)
+        except BundleError as error:
+            _log.error("%s: the store's pointer could not be moved: %s", ROLLED_BACK, error)
+
+    def _go_on_with_a_trial(self) -> None:
+        """One that an earlier process began, and did not die in."""
+        term = self._probation.term
+        if term is None:
+            return
+        try:
+            if term.bundle != str(self.loaded.path):
+                raise BundleError("another bundle judges")
+            self._trial = Trial(load(resolve(term.before, self.store), self.trust), self._health, term.usual)
+        except BundleError as error:
+            _log.warning("trial_untold: the trial of %s does not go on: %s", Path(term.bundle).stem, error)
+            self._probation.end()
+
     def _first(self, name: str) -> Loaded:
         """``activate`` for a station that has nothing to judge with yet."""
         path = resolve(name, self.store)
@@ -110,7 +154,8 @@ class Bundles:
         return UNSIGNED if self.trust.keys is None else None
 
     def start(self) -> None:
-        """Begin what runs beside the line."""
+        """Begin what runs beside the line, which begins to judge."""
+        self._started = True
         if self._shadow is not None:
             self._shadow.start()
         if self._drop is not None:
@@ -149,8 +194,18 @@ class Bundles:
             self.store.rollback()
             return self._take(loaded)
 
+    def rest(self) -> None:
+        """The station ends in good order: whatever bundle is on trial has not done that."""
+        if self._changing.acquire(timeout=_LOADING_S):
+            try:
+                self._probation.rest()
+            finally:
+                self._changing.release()
+
     def stop(self) -> None:
         """No more changes."""
+        if not self._started:
+            self._probation.rest()
         self._rehearsal.cancel()
         if self._drop is not None:
             self._drop.stop()
@@ -166,12 +221,12 @@ class Bundles:
             return self.loaded
         return load(path, self.trust, self._rehearsal.run(path, self.trust))
 
-    def _pointed_at(self, path: Path) -> Loaded:
+    def _rehearsed(self, path: Path) -> Choice | None:
         """Whoever moved the pointer has tested it in a process of his own; only where an engine may have to be built is
         it loaded aside first.
         """
         aside = [device.name for device in to_try(self.trust.device)] != [CPU]
-        return load(path, self.trust, self._rehearsal.run(path, self.trust) if aside else None)
+        return self._rehearsal.run(path, self.trust) if aside else None
 
     def _follow(self, moved: bool) -> None:
         try:
@@ -196,11 +251,15 @@ class Bundles:
             if path == self.loaded.path:
                 self._take(self.loaded)
                 return
-            loaded = self._pointed_at(path)
+            choice = self._rehearsed(path)
+            if self._leads_back():
+                self._probation.begin(path, self.loaded.path, shares(self._health))
+            loaded = load(path, self.trust, choice)
         except RetryError:
             raise
         except Exception as error:  # noqa: BLE001  # what is no refusal is logged whole; the line goes on with the old one
             unexpected = None if isinstance(error, WeldwatchError) else error
+            self._probation.end()
             self._health.clear_problem(REFUSED)
             self._health.raise_problem(REFUSED, str(error))
             _log.error("%s: %s; %s goes on", REFUSED, error, self.loaded.name, exc_info=unexpected)
@@ -213,7 +272,11 @@ class Bundles:
         for problem in (REFUSED, FELL_BACK, ROLLED_BACK):
             self._health.over(problem, f"{loaded.name} judges")
         if loaded is not self.loaded:
-            self._trial = self._on_trial()
+            self._trial = Trial(self.loaded, self._health) if self._leads_back() else None
+            if self._trial is None:
+                self._probation.end()
+            else:
+                self._probation.begin(loaded.path, self.loaded.path, self._trial.usual)
             self._judge_with(loaded)
             self._announce(loaded)
         self._say()
@@ -221,13 +284,13 @@ class Bundles:
         self._health.changed()
         return loaded
 
-    def _on_trial(self) -> Trial | None:
-        """None where the pointer does not lead back to what judges: a person has withdrawn it, it must not return."""
+    def _leads_back(self) -> bool:
+        """Whether the pointer leads back to what judges; where not, a person has withdrawn it: it must not return."""
         try:
             self.store.former(self.loaded.path)
         except BundleError:
-            return None
-        return Trial(self.loaded, self._health)
+            return False
+        return True
 
     def _judge_with(self, loaded: Loaded) -> None:
         if loaded.refusals:
@@ -243,15 +306,14 @@ class Bundles:
     def _end_trial(self, verdict: str) -> None:
         trial, self._trial = self._trial, None
         if trial is None or verdict == "kept":
+            self._probation.end()
             return
         self._health.raise_problem(ROLLED_BACK, verdict)
         harmful = self.loaded
         self._judge_with(trial.before)
         _log.error("%s: %s with %s; %s judges again", ROLLED_BACK, verdict, harmful.name, trial.before.name)
-        try:
-            self.store.rollback(trial.before.path)
-        except BundleError as error:
-            _log.error("%s: the store's pointer could not be moved: %s", ROLLED_BACK, error)
+        self._point_back(trial.before.path)
+        self._probation.end()
         self._pointer_seen = self.store.stamp()
         self._say(harmful.path.stem, f"{ROLLED_BACK}: {verdict}")
         self._health.changed()
@@ -267,7 +329,7 @@ class Bundles:
                 self._health.over(SHADOW_REFUSED)
                 self._shadow.use(None)
             elif self._shadow.loaded is None or path != self._shadow.loaded.path:
-                candidate = self._pointed_at(path)
+                candidate = load(path, self.trust, self._rehearsed(path))
                 self._health.over(SHADOW_REFUSED)  # before it judges, and may fail
                 self._shadow.use(candidate)
         except BundleError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agent.health import Health
 from agent.model.loading import Loaded
 
@@ -15,14 +17,21 @@ _HARM = (
 )
 
 
+def shares(health: Health) -> dict[str, float]:
+    """Of the frames judged so far, which were bad; nothing where none was judged."""
+    counters = health.counters()
+    judged = counters.get("judged", 0)
+    return {what: counters.get(what, 0) / judged for what, *_ in _HARM} if judged else {}
+
+
 class Trial:
     """Made at the swap. ``verdict`` is asked now and then."""
 
-    def __init__(self, before: Loaded, health: Health) -> None:
+    def __init__(self, before: Loaded, health: Health, usual: Mapping[str, float] | None = None) -> None:
+        """``usual``: the shares before the swap, where an earlier process saw them."""
         self.before, self._health = before, health
         self._then = health.counters()
-        judged = self._then.get("judged", 0)
-        self._usual = {what: self._then.get(what, 0) / judged if judged else unknown for what, _, unknown, _ in _HARM}
+        self.usual = {what: (usual or shares(health)).get(what, unknown) for what, _, unknown, _ in _HARM}
 
     def verdict(self) -> str | None:
         """None: not enough frames yet; "kept"; or in words why the swap is undone.
@@ -33,6 +42,6 @@ class Trial:
         judged = now.get("judged", 0) - self._then.get("judged", 0)
         for what, rise, _, words in _HARM:
             bad = now.get(what, 0) - self._then.get(what, 0)
-            if bad and bad >= (self._usual[what] + rise) * max(judged, FRAMES):
-                return f"{bad} of the first {judged} frames {words}, {self._usual[what]:.0%} before"
+            if bad and bad >= (self.usual[what] + rise) * max(judged, FRAMES):
+                return f"{bad} of the first {judged} frames {words}, {self.usual[what]:.0%} before"
         return "kept" if judged >= FRAMES else None
