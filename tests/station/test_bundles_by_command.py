@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
 import os
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +22,13 @@ import pytest
 from agent.app.bundles import Arrival, Bundles, Remote
 from agent.app.commands import RefusedError
 from agent.errors import BundleError
+from tests.support import certificates
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.judge import bundles, settings
 from tests.support.mosquitto import Listener, Mosquitto
 from tests.support.signed import Plant
 from tests.support.station import Station
+from tests.support.web import raw_server
 
 
 @pytest.fixture
@@ -202,16 +207,26 @@ class Shop(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture
-def shop(plant: Plant) -> Iterator[str]:
+@contextlib.contextmanager
+def open_shop(plant: Plant, certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
     Shop.body = plant.bundle("2.0.0").read_bytes()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:
         server.daemon_threads = True
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def shop(plant: Plant) -> Iterator[str]:
+    with open_shop(plant) as shop:
+        yield shop
 
 
 def test_downloaded_from_a_listed_address(station: Bundles, shop: str, tmp_path: Path) -> None:
@@ -220,6 +235,18 @@ def test_downloaded_from_a_listed_address(station: Bundles, shop: str, tmp_path:
     assert ask("bundle-install", url=f"{shop}/models/b.pipeline", sha256=digest) == {"installed": "brightness-2.0.0"}
     assert ask("bundle-install", url=f"{shop}/to/good") == {"installed": "brightness-2.0.0"}
     assert ask("bundle-activate", name="brightness-2.0.0")["judges"] == "brightness-2.0.0"
+
+
+def test_a_certificate_is_checked_against_the_authorities_of_the_system(
+    station: Bundles, plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = certificates.authority(tmp_path / "ca")
+    with open_shop(plant, authority.issue("server")) as shop:
+        ask = asker(station, tmp_path, addresses=[f"{shop}/models/"])
+        with pytest.raises(BundleError, match=r"cannot be downloaded.*certificate verify failed"):
+            ask("bundle-install", url=f"{shop}/models/b.pipeline")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        assert ask("bundle-install", url=f"{shop}/models/b.pipeline") == {"installed": "brightness-2.0.0"}
 
 
 def test_downloads_that_are_refused(station: Bundles, shop: str, tmp_path: Path) -> None:
@@ -247,6 +274,53 @@ def test_downloads_that_are_refused(station: Bundles, shop: str, tmp_path: Path)
         ask("bundle-install")
     assert station.store.names() == []
     assert list(station.store.folder.glob(".*.tmp")) == []
+
+
+def drip(first: bytes) -> Callable[[socket.socket], None]:
+    """A server that begins so and never gets on, one byte after the other: none is silent for long."""
+
+    def talk(wire: socket.socket) -> None:
+        wire.sendall(first)
+        end = time.monotonic() + 8
+        while time.monotonic() < end:
+            wire.sendall(b"x")
+            time.sleep(0.02)  # the point of it
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first"),
+    [
+        ("http", b"HTTP/1.1 200 OK\r\nX-Odd: "),
+        ("http", b"HTTP/1.1 "),
+        ("http", b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("http", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"),
+        ("https", b"\x16\x03\x03\x3f\x00"),
+    ],
+    ids=["header", "status line", "body", "chunk", "handshake"],
+)
+def test_a_server_that_drips_is_left_when_time_is_up(
+    station: Bundles, tmp_path: Path, scheme: str, first: bytes
+) -> None:
+    with raw_server(drip(first)) as address:
+        listed = address.replace("http:", f"{scheme}:")
+        ask, begin = asker(station, tmp_path, addresses=[listed], timeout_s=0.5), time.monotonic()
+        with pytest.raises(BundleError, match=r"not here after bundle\.remote\.timeout_s, 0\.5 s"):
+            ask("bundle-install", url=f"{listed}b.pipeline")
+        assert time.monotonic() - begin < 3
+    assert list(station.store.folder.glob(".*.tmp")) == []
+
+
+def test_a_server_that_drips_after_a_redirect_has_no_time_of_its_own(
+    station: Bundles, shop: str, tmp_path: Path
+) -> None:
+    with raw_server(drip(b"HTTP/1.1 ")) as address:
+        Shop.elsewhere = f"{address}b"
+        ask, begin = asker(station, tmp_path, addresses=[f"{shop}/to/", address], timeout_s=0.5), time.monotonic()
+        with pytest.raises(BundleError, match=r"not here after bundle\.remote\.timeout_s, 0\.5 s"):
+            ask("bundle-install", url=f"{shop}/to/other")
+        assert time.monotonic() - begin < 3
 
 
 def test_a_download_ends_at_its_size(station: Bundles, shop: str, tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ Invariants
 - Only a bundle that a trusted key has signed is taken, whatever else is configured; without trusted keys nothing is.
 - A path is walked component by component without following a link, and only a regular file is opened.
 - Nobody is asked but the addresses listed, also after a redirect; proxies of the environment are not used. A body
-  ends at ``max_mb`` and at ``timeout_s``, a silence after 15 s, and the certificate is checked.
+  ends at ``max_mb``, a silence after 15 s, all of it (redirects, handshakes, headers) at ``timeout_s``, and the
+  certificate is checked.
 """
 
 from __future__ import annotations
 
 import os
-import time
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
@@ -19,7 +19,9 @@ from ssl import SSLError
 from typing import IO, Any, BinaryIO
 from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin
+from urllib.request import OpenerDirector
 
+from agent.app.bundles.connecting import Deadline, Http, Https
 from agent.bundle.archive import is_plain_path
 from agent.config import BundleConfig
 from agent.config.bundle import allowed
@@ -80,24 +82,32 @@ class Remote:
 
     def _download(self, url: str, shown: str, out: BinaryIO) -> None:
         remote = self._config.remote
-        end, most, taken = time.monotonic() + remote.timeout_s, remote.max_mb << 20, 0
-        try:
-            with _opener(remote.addresses).open(url, timeout=min(_SILENCE_S, remote.timeout_s)) as answer:
-                while chunk := answer.read1(_CHUNK):
-                    taken += len(chunk)
-                    if taken > most:
-                        raise BundleError(f"{shown}: more than bundle.remote.max_mb, {remote.max_mb} MB")
-                    if time.monotonic() > end:
-                        raise BundleError(f"{shown}: not here after bundle.remote.timeout_s, {remote.timeout_s:g} s")
-                    out.write(chunk)
-                wanted = answer.headers.get("Content-Length")
-        except (URLError, HTTPException, TimeoutError, ConnectionError, SSLError) as error:
-            if isinstance(error, HTTPError):
-                error.close()  # it is the answer, with its connection
-            reason = getattr(error, "reason", None) or error
-            raise BundleError(f"{shown}: cannot be downloaded: {printable(str(reason))[:200]}") from None
+        late = BundleError(f"{shown}: not here after bundle.remote.timeout_s, {remote.timeout_s:g} s")
+        with Deadline(remote.timeout_s, min(_SILENCE_S, remote.timeout_s)) as deadline:
+            try:
+                taken, wanted = self._copy(_opener(remote.addresses, deadline), url, shown, out)
+            except (URLError, HTTPException, TimeoutError, ConnectionError, SSLError) as error:
+                if isinstance(error, HTTPError):
+                    error.close()  # it is the answer, with its connection
+                if deadline.over:
+                    raise late from None
+                reason = getattr(error, "reason", None) or error
+                raise BundleError(f"{shown}: cannot be downloaded: {printable(str(reason))[:200]}") from None
+            if deadline.over:  # the connection ended there, which of a body without a length looks like its end
+                raise late
         if wanted is not None and wanted.isdigit() and taken != int(wanted):
             raise BundleError(f"{shown}: the download broke off, {taken} of {wanted} bytes came")
+
+    def _copy(self, opener: OpenerDirector, url: str, shown: str, out: BinaryIO) -> tuple[int, str | None]:
+        """How many bytes came, and how many were announced."""
+        taken, max_mb = 0, self._config.remote.max_mb
+        with opener.open(url) as answer:
+            while chunk := answer.read1(_CHUNK):
+                taken += len(chunk)
+                if taken > max_mb << 20:
+                    raise BundleError(f"{shown}: more than bundle.remote.max_mb, {max_mb} MB")
+                out.write(chunk)
+            return taken, answer.headers.get("Content-Length")
 
 
 class _Listed(urllib.request.HTTPRedirectHandler):
@@ -118,12 +128,12 @@ class _Listed(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener(addresses: tuple[str, ...]) -> urllib.request.OpenerDirector:
+def _opener(addresses: tuple[str, ...], deadline: Deadline) -> OpenerDirector:
     """Speaks http(s) and nothing else: no file, no ftp, no proxy."""
-    opener = urllib.request.OpenerDirector()
+    opener = OpenerDirector()
     for handler in (
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        Http(deadline),
+        Https(deadline),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Listed(addresses),
