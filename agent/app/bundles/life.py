@@ -13,6 +13,16 @@ import os
 import threading
 from pathlib import Path
 
+from agent.app.bundles.beginning import (
+    FELL_BACK,
+    ROLLED_BACK,
+    SECOND_CHOICE,
+    announce,
+    first_that_passes,
+    point_back,
+    take_back_the_deadly,
+    tidy_engines,
+)
 from agent.app.bundles.drop import DropFolder
 from agent.app.bundles.probation import Probation
 from agent.app.bundles.shadow import Shadow
@@ -23,16 +33,14 @@ from agent.errors import BundleError, RetryError, WeldwatchError
 from agent.health import Health
 from agent.inspection import Inspector
 from agent.logs import log
-from agent.model.devices import CPU, tidy, to_try
+from agent.model.devices import CPU, to_try
 from agent.model.judging import Judging, Sign
 from agent.model.loading import Choice, Loaded, Trust, load
 from agent.model.rehearsal import Rehearsal
 from agent.model.store import SHIPPED, Store, resolve
 
-REFUSED, FELL_BACK, ROLLED_BACK = "bundle_refused", "bundle_fell_back", "bundle_rolled_back"
-SECOND_CHOICE, SHADOW_REFUSED = "bundle_variant_refused", "shadow_refused"
+REFUSED, SHADOW_REFUSED = "bundle_refused", "shadow_refused"
 UNSIGNED = "no signature was asked for: bundle.trusted_keys is not set"
-_SHIPS = "; it ships for trying only: install and activate a signed bundle, or put one into bundle.drop_folder"
 _LOADING_S = 5.0  #: a stop waits no longer for a change that is under way
 _log = log("bundles")
 
@@ -55,17 +63,18 @@ class Bundles:
         self._inspector: Inspector | None = None
         self._shadow: Shadow | None = None
         self._probation, self._started = Probation(self.store), False
-        self._take_back_the_deadly()
+        if take_back_the_deadly(self.store, self._probation, health):
+            self._pointer_seen = self.store.stamp()
         dropped = config.bundle.drop_folder is not None
         self._drop = DropFolder(config.bundle, self.store, self.activate, health, clock) if dropped else None
         try:
             try:
-                loaded = self._start()
+                loaded = first_that_passes(self.store, self.trust, self.initial, health)
             except BundleError:
                 if not dropped:
                     raise
                 DropFolder(config.bundle, self.store, self._first, health, clock).look_settled()
-                loaded = self._start()
+                loaded = first_that_passes(self.store, self.trust, self.initial, health)
         except BaseException:
             self._probation.rest()
             raise
@@ -73,51 +82,7 @@ class Bundles:
         self._go_on_with_a_trial()
         self._sign = Sign(Path(config.state))
         self._say()
-        self._tidy()
-
-    def _start(self) -> Loaded:
-        """The first of active, former and initial bundle that passes. ``BundleError`` when none does."""
-        refusals: list[str] = []
-        try:
-            candidates = self.store.candidates(self.initial)
-        except BundleError as error:
-            refusals.append(str(error))
-            candidates = [self.initial]
-        for name in candidates:
-            try:
-                loaded = load(resolve(name, self.store), self.trust)
-            except BundleError as error:
-                ships = name == SHIPPED and self.trust.keys is not None
-                refusals.append(f"{error}{_SHIPS}" if ships else str(error))
-                continue
-            if refusals:
-                self._health.raise_problem(FELL_BACK, refusals[0])
-                _log.error("%s: %s; %s judges instead", FELL_BACK, refusals[0], loaded.name)
-            self._announce(loaded)
-            return loaded
-        raise BundleError(refusals[0])
-
-    def _take_back_the_deadly(self) -> None:
-        """Before anything is loaded: a bundle that the agent has died with in its trial."""
-        try:
-            pointer = self.store.pointer()
-            wanted = resolve(pointer.active, self.store) if pointer else None
-        except BundleError:
-            return  # the start says what is wrong with it
-        if (term := self._probation.enter(wanted)) is None:
-            return
-        verdict = f"the agent died with {Path(term.bundle).stem} in its trial"
-        self._health.raise_problem(ROLLED_BACK, verdict)
-        _log.error("%s: %s; what judged before is to judge again", ROLLED_BACK, verdict)
-        self._point_back(Path(term.before))
-        self._probation.end()
-        self._pointer_seen = self.store.stamp()
-
-    def _point_back(self, before: Path) -> None:
-        try:
-            self.store.rollback(before)
-        except BundleError as error:
-            _log.error("%s: the store's pointer could not be moved: %s", ROLLED_BACK, error)
+        tidy_engines(self.trust)
 
     def _go_on_with_a_trial(self) -> None:
         """One that an earlier process began, and did not die in."""
@@ -278,9 +243,9 @@ class Bundles:
             else:
                 self._probation.begin(loaded.path, self.loaded.path, self._trial.usual)
             self._judge_with(loaded)
-            self._announce(loaded)
+            announce(loaded)
         self._say()
-        self._tidy()
+        tidy_engines(self.trust)
         self._health.changed()
         return loaded
 
@@ -312,7 +277,7 @@ class Bundles:
         harmful = self.loaded
         self._judge_with(trial.before)
         _log.error("%s: %s with %s; %s judges again", ROLLED_BACK, verdict, harmful.name, trial.before.name)
-        self._point_back(trial.before.path)
+        point_back(self.store, trial.before.path)
         self._probation.end()
         self._pointer_seen = self.store.stamp()
         self._say(harmful.path.stem, f"{ROLLED_BACK}: {verdict}")
@@ -340,17 +305,6 @@ class Bundles:
 
     # -- what is said ------------------------------------------------------------------------------------------------
 
-    def _announce(self, loaded: Loaded) -> None:
-        facts = loaded.model.facts
-        for refusal in loaded.refusals:
-            _log.warning("%s: %s; using %s on %s", SECOND_CHOICE, refusal, facts.variant, loaded.model.device)
-        tested = f"golden images within {loaded.self_test_deviation:.1g}, {loaded.latency_ms:.1f} ms a frame"
-        signed = f", signed by {loaded.signed_by}" if loaded.signed_by else ""
-        where = f"{facts.variant}" if loaded.model.device == CPU else f"{facts.variant} on {loaded.model.device}"
-        _log.info("bundle %s (%s): self-test passed, %s%s", loaded.name, where, tested, signed)
-        if loaded.notice:
-            _log.warning("bundle_notice: %s: %s", facts.name, loaded.notice)
-
     def _say(self, wanted: str | None = None, problem: str | None = None) -> None:
         facts = self.loaded.model.facts
         if problem is None and (detail := self._health.problems().get(FELL_BACK)) is not None:
@@ -362,11 +316,3 @@ class Bundles:
                 since=self._since, said_at=iso_utc(self._clock.now()), wanted=wanted, problem=problem,
             )
         )  # fmt: skip
-
-    def _tidy(self) -> None:
-        """Built engines that nobody has used for long; what cannot be removed stays."""
-        if self.trust.engines is not None:
-            try:
-                tidy(self.trust.engines)
-            except OSError as error:
-                _log.warning("engines_not_tidied: %s: %s; old engines stay", error.filename, error.strerror)
