@@ -10,13 +10,16 @@ import pytest
 
 from agent.app.belief import Belief, slack_of
 from agent.app.retention import Retention, Reviewed
-from agent.clock import ManualClock, iso_utc
+from agent.clock import ManualClock, iso_utc, synchronised
 from agent.config import ResultsConfig
 from agent.delivery.json_files import JsonFiles
 from agent.health import Health
 from agent.ledger import Ledger
 from agent.sources.camera.store import FrameStore, Keep
+from tests.support.bundles import flat_png
 from tests.support.results import an_entry
+from tests.support.station import Station as Agent
+from tests.support.station import until
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=timezone.utc)
 WRONG = [datetime(2036, 1, 1, tzinfo=timezone.utc), datetime(1970, 1, 1, tzinfo=timezone.utc)]
@@ -223,3 +226,22 @@ def test_frames_are_kept_while_the_clock_is_not_believed(tmp_path: Path) -> None
     believed[0] = True
     frames.tidy()
     assert list(tmp_path.rglob("*.png")) == []
+
+
+def test_a_running_agent_whose_clock_has_leapt_ten_years(tmp_path: Path) -> None:
+    """Whether a time service keeps this machine's clock is not ours to choose: either is told by what stays."""
+    agents = Agent(tmp_path)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "clock.json").write_text('{"seen": "2016-11-22T10:00:00.000Z"}')
+    agents.results.mkdir()
+    old = agents.results / "2016-01-01.jsonl"
+    old.touch()
+    with agents.running():
+        if synchronised():
+            until(lambda: not old.exists(), "what is old to go")
+        else:
+            until(lambda: "clock_doubted: the clock says 20" in agents.log.read_text(), "it to be said")
+            agents.put("A.png", flat_png(100))
+            agents.wait_for(1)
+            assert old.exists()
+    assert "Traceback" not in agents.log.read_text()
