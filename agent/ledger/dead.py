@@ -38,14 +38,14 @@ class DeadLetter:
     body: bytes
 
 
-def all_of(connection: sqlite3.Connection, sink: str | None = None) -> list[DeadLetter]:
-    """All dead letters, or those of one sink, in order of ``sequence``."""
+def all_of(connection: sqlite3.Connection, sink: str | None = None, newest: int = -1) -> list[DeadLetter]:
+    """All dead letters, or those of one sink, in order of ``sequence``; or only the ``newest`` buried of them."""
     rows = connection.execute(
         "SELECT sink, sequence, result_id, reason, buried_at, body FROM dead "
-        "WHERE :sink IS NULL OR sink = :sink ORDER BY sequence, sink",
-        {"sink": sink},
+        "WHERE :sink IS NULL OR sink = :sink ORDER BY rowid DESC LIMIT :newest",
+        {"sink": sink, "newest": newest},
     )
-    return [DeadLetter(*row) for row in rows.fetchall()]
+    return sorted((DeadLetter(*row) for row in rows.fetchall()), key=lambda letter: (letter.sequence, letter.sink))
 
 
 class DeadLetters:

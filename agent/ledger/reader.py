@@ -128,10 +128,10 @@ class Reader:
             states.append(SinkState(name, bool(active), cursor, max(0, last - cursor), oldest and oldest[0], letters))
         return states
 
-    def dead(self) -> list[DeadLetter]:
-        """All dead letters, oldest first."""
+    def dead(self, newest: int = -1) -> list[DeadLetter]:
+        """All dead letters, or only the ``newest`` ones; oldest first."""
         with self._translated():
-            return dead.all_of(self._fresh())
+            return dead.all_of(self._fresh(), newest=newest)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -75,6 +75,20 @@ def test_no_ledger_is_one_line(config: Path) -> None:
 # --- dead letters that were looked at ---
 
 
+def test_of_many_dead_letters_people_see_the_last(config: Path) -> None:
+    ledger = Ledger.open(config.parent / "state", SystemClock())
+    for stored in ledger.commit([an_entry(n, name=f"weld-{n}.png") for n in range(10, 50)]):
+        ledger.bury("mqtt", stored, "too large")
+    ledger.close()
+    done = weldwatch("outbox", "status", "--config", config)
+    assert "the last 20 of 41 dead letters" in done.stdout
+    assert ("weld-29.png" in done.stdout, "weld-30.png" in done.stdout, "weld-49.png" in done.stdout) == (
+        False, True, True,
+    )  # fmt: skip
+    told = json.loads(weldwatch("outbox", "status", "--config", config, "--json").stdout)
+    assert [letter["sequence"] for letter in told["dead_letters"]] == [1, *range(4, 44)]
+
+
 def test_what_was_looked_at_is_forgotten_beside_the_agent(config: Path) -> None:
     ledger = Ledger.open(config.parent / "state", SystemClock())
     done = weldwatch("outbox", "forget", "--sink", "mqtt", "--before", "1h", "--config", config, "--json")

@@ -46,7 +46,7 @@ def _status(options: argparse.Namespace) -> int:
     wishes = Replays(Path(settings.state))
     again = [(name, wish, wishes.progress(name)) for name in wishes.names() if (wish := wishes.wish(name)) is not None]
     with Reader(Path(settings.state)) as ledger:
-        sinks, dead = ledger.sinks(), ledger.dead()
+        sinks, dead = ledger.sinks(), ledger.dead() if options.json else ledger.dead(_SHOWN)
         if options.json:
             print(json.dumps(_as_json(ledger.ledger_id, sinks, dead, again)))
         else:
@@ -120,14 +120,11 @@ def _show(sinks: list[SinkState], dead: list[DeadLetter]) -> None:
     console.print(_table(("sink", "delivered up to", "waiting", "oldest waiting", "dead letters"), rows))
     if not dead:
         return
-    letters = [
-        (letter.sink, str(letter.sequence), _image(letter), letter.reason, letter.buried_at)
-        for letter in dead[-_SHOWN:]
-    ]
+    letters = [(letter.sink, str(letter.sequence), _image(letter), letter.reason, letter.buried_at) for letter in dead]
     console.print()
     console.print(_table(("refused by", "sequence", "image", "reason", "since"), letters))
-    if len(dead) > _SHOWN:
-        console.print(f"the last {_SHOWN} of {len(dead)} dead letters; --json has all")
+    if (total := sum(sink.dead for sink in sinks)) > _SHOWN:
+        console.print(f"the last {_SHOWN} of {total} dead letters; --json has all")
 
 
 def _show_replays(again: Sequence[Again]) -> None:

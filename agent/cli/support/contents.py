@@ -95,7 +95,7 @@ def _outbox(settings: AgentConfig, _: Path) -> Any:
     from agent.ledger.reader import Reader
 
     with Reader(Path(settings.state)) as ledger:
-        letters = [{**asdict(letter), "body": None} for letter in ledger.dead()[-100:]]
+        letters = [{**asdict(letter), "body": None} for letter in ledger.dead(100)]
         return {"sinks": [asdict(sink) for sink in ledger.sinks()], "dead_letters": letters}
 
 
