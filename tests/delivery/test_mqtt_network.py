@@ -48,6 +48,7 @@ def test_a_cut_without_a_reset_is_noticed_within_one_and_a_half_keepalives_and_n
             one.stop()
     figure(f"noticed after {noticed_s:.1f} s, {noticed_s / KEEPALIVE_S:.2f} keepalives")
     assert noticed_s <= 1.5 * KEEPALIVE_S, problems
+    assert "did not answer" in problems["broker_away"], "nobody closed anything"
     assert in_order(heard, total)
     assert len(heard) - total <= 20 + 100, "twice comes a window at most, and what the broker took in its last second"
 

@@ -11,6 +11,7 @@ Invariants
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections.abc import Callable
@@ -34,6 +35,8 @@ CONNECT_TIMEOUT_S = 5.0
 _GOODBYE_S = 1.0
 _HEAD = 64  #: bytes of a PUBLISH beside topic, payload and correlation data, at most
 _LOG = log("mqtt")
+#: What the kernel says of a far end that has closed nothing and answers no more.
+_SILENT = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN}
 
 OnMessage = Callable[[Message], None]
 
@@ -54,6 +57,7 @@ class Connection:
         self._early: dict[int, int] = {}  # answers that overtook the return of publish()
         self._on_end: Callable[[], None] = lambda: None
         self._five = settings.protocol == 5
+        self._ear = _Ear()
         self._client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
@@ -67,6 +71,7 @@ class Connection:
         client, settings = self._client, self.settings
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the window is the sink's
+        client.enable_logger(self._ear)  # type: ignore[arg-type]  # it is called as a logger is
         if settings.tls is not None:
             client.tls_set_context(settings.tls.context())
         if settings.username is not None or settings.password_env or settings.password_file:
@@ -203,9 +208,9 @@ class Connection:
         if flags.is_disconnect_packet_from_server:
             self._finish(End(f"disconnected us: {reason} ({reason.value})", reason.value, by_broker=True))
         else:
-            timeout = "keep" in str(reason).lower()
-            text = "did not answer a ping" if timeout else "closed the connection"
-            self._finish(End(text, by_broker=not timeout))
+            timeout, silent = "keep" in str(reason).lower(), self._ear.errno in _SILENT
+            text = "did not answer a ping" if timeout else "did not answer" if silent else "closed the connection"
+            self._finish(End(text, by_broker=not (timeout or silent)))
         self._answered.set()
 
     def _acknowledged(self, _client: Client, _userdata: Any, mid: int, reason: Any, _properties: Any) -> None:
@@ -264,6 +269,18 @@ class Connection:
         if not self._five:
             return None
         return _properties(kind, note) if note.correlation is None else _properties.__wrapped__(kind, note)
+
+
+class _Ear:
+    """Stands where paho wants a logger: the error that ends a connection is told nowhere else."""
+
+    errno: int | None = None
+
+    def log(self, _level: int, _text: str, *values: object) -> None:
+        """One of paho's lines, most of which speak of packets."""
+        for value in values:
+            if isinstance(value, OSError):
+                self.errno = value.errno
 
 
 @lru_cache(maxsize=16)
