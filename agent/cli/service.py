@@ -3,11 +3,12 @@
 Files, not ``systemctl``: they are there in a container and in an image that is being built too, and any user may read
 them. Drop-ins count, in systemd's order: by their names, and a name in ``/etc`` hides the same name in ``/usr/lib``.
 
-Invariants: only reads; a unit that cannot be read is none.
+Invariants: reads, and changes nothing but this process's environment; a unit that cannot be read is none.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ FOLDERS = [
     Path("/usr/lib/systemd/system"),
     Path("/lib/systemd/system"),
 ]
+CREDENTIALS = Path("/run/credentials")  #: a folder for each service that runs and has some
 _DEFAULT = "/etc/weldwatch/agent.yaml"  #: without --config in its command
 
 
@@ -80,6 +82,18 @@ def unit_of(config: Path) -> Unit | None:
         if found and found.groups():
             return read(name.replace("@", f"@{found[1]}"))
     return None
+
+
+def lend_credentials(unit: Unit | None) -> None:
+    """Let this process use what systemd has handed to the unit, where that runs and nobody named another folder."""
+    if unit is None or "CREDENTIALS_DIRECTORY" in os.environ:
+        return
+    folder = CREDENTIALS / unit.name
+    try:
+        if folder.is_dir():
+            os.environ["CREDENTIALS_DIRECTORY"] = str(folder)
+    except OSError:  # closed to us: what needs a credential says so
+        return
 
 
 def read(name: str) -> Unit:

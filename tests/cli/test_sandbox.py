@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import yaml
 
 from agent import config
 from agent.cli import service
-from agent.cli.check import arrival, machine, sandbox, station
+from agent.cli.check import arrival, examine, machine, sandbox, station
 from agent.cli.check.finding import Finding
 from agent.cli.main import main
+from agent.cli.support import contents
 from tests.docs.pages import ROOT
 from tests.support.station import Station
 
@@ -248,6 +251,31 @@ def test_check_is_red_where_only_the_service_is_kept_out(
     assert f"ReadWritePaths={one.results} {one.settings['state']}\\n'" in said
     (units / "weldwatch-mine.service").write_text(f"[Service]\n{run}\nReadWritePaths={tmp_path}\n")
     assert main(["check", "--config", str(one.file)]) == 0
+
+
+def test_the_credentials_of_the_unit_that_runs_are_used_and_taken_out_of_what_is_packed(
+    tmp_path: Path, units: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "CREDENTIALS", tmp_path / "run")
+    monkeypatch.setattr("os.environ", {**os.environ})
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    one = Station(
+        tmp_path / "s", mqtt={"host": "127.0.0.1", "port": 1, "password_file": "credential:pw", "username": "u"}
+    )
+    (units / "weldwatch-mine.service").write_text(
+        f"[Service]\nExecStart=/opt/weldwatch run --config {one.file}\nLoadCredential=pw:/etc/pw\n"
+    )
+    found = {finding.name: finding for finding in examine(config.load(one.file), str(one.file))}
+    assert "only a service has credentials" in found["mqtt"].detail, "it does not run"
+    (tmp_path / "run" / "weldwatch-mine.service").mkdir(parents=True)
+    (tmp_path / "run" / "weldwatch-mine.service" / "pw").write_text("of-the-service")
+    (units / "weldwatch-mine.service.d").mkdir()
+    (units / "weldwatch-mine.service.d" / "leak.conf").write_text("[Service]\nUser=of-the-service\n")
+    parts = dict(contents.gather(one.file, 0))
+    check = {finding["name"]: finding for finding in json.loads(parts["check.json"])}
+    assert "nothing listening" in check["mqtt"]["detail"], "with its password it is tried"
+    assert "(removed)" in check["sandbox: user"]["detail"]
+    assert b"of-the-service" not in b"".join(parts.values())
 
 
 def test_folders_that_bundles_come_by_are_tried(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
 
     yield Finding("configuration", "ok", f"{path} is valid")
     before, unit = os.geteuid(), service.unit_of(Path(path))
+    service.lend_credentials(unit)
     enter_state(Path(settings.state))
     yield station.user(before, path)
     for trial in (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import __version__, config, strict_yaml
-from agent.cli.service import unit_of
+from agent.cli.service import lend_credentials, unit_of
 from agent.cli.support import redaction
 from agent.config import AgentConfig
 from agent.errors import WeldwatchError
@@ -36,6 +36,7 @@ Names of images and parts stand in journal.txt and outbox.json. Nothing was sent
 
 def gather(source: Path, frames: int) -> Iterator[tuple[str, bytes]]:
     """Name and content of every part."""
+    lend_credentials(unit_of(source))  # first: what check may use, the redaction must know
     text, settings, trouble = _settings(source)
     scrubber = redaction.Scrubber(text)
 
