@@ -6,8 +6,10 @@ import json
 import os
 import pwd
 import socket
+import sqlite3
 import subprocess
 import threading
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,11 @@ from typing import Any
 import pytest
 
 from agent import config
-from agent.cli.check import arrival, machine, network
+from agent.cli.check import arrival, machine, network, station
 from agent.cli.check.finding import Finding
 from agent.cli.check.station import user
 from agent.clock import SystemClock, iso_utc, kernels_word
-from agent.ledger import Ledger
+from agent.ledger import Ledger, database
 from tests.support import certificates
 from tests.support.mosquitto import Mosquitto
 from tests.support.results import an_entry
@@ -138,6 +140,23 @@ def test_the_kernels_word_on_the_clock_is_that_of_adjtimex() -> None:
 
 
 _ADJTIMEX = "import ctypes; print(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))"
+
+
+def test_the_ledger_is_looked_at_as_a_start_would_and_left_as_it_is(tmp_path: Path) -> None:
+    one = Station(tmp_path / "s")
+    settings = config.load(one.file)
+    assert "the first start makes it" in only(station.ledger(settings)).detail
+    Ledger.open(Path(settings.state), SystemClock()).close()
+    assert only(station.ledger(settings)).state == "ok"
+    file = Path(settings.state) / database.FILE
+    with closing(sqlite3.connect(file)) as newer:
+        newer.execute(f"PRAGMA user_version = {database.VERSION + 1}")
+    before = file.read_bytes()
+    found = only(station.ledger(settings))
+    assert (found.state, f"schema {database.VERSION + 1}" in found.detail) == ("failed", True)
+    assert file.read_bytes() == before
+    (Path(settings.state) / database.DAMAGED_MARK).touch()
+    assert only(station.ledger(settings)).state == "warning"
 
 
 def test_too_few_watches_for_the_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

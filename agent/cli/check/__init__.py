@@ -1,6 +1,6 @@
 """``weldwatch check``: the doctor. Tries everything that a configuration names, and says what to do about the rest.
 
-station  bundle, folders, cameras
+station  bundle, folders, ledger, cameras
 archives whether anybody empties them
 arrival  how images come: network mounts, inotify
 machine  disk, its endurance, clock, watchdog
@@ -85,6 +85,7 @@ def examine(settings: AgentConfig, path: str) -> Iterator[Finding]:
     for trial in (
         station.bundle,
         station.folders,
+        station.ledger,
         station.cameras,
         archives.archives,
         arrival.arrival,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.check.finding import Finding, is_folder, nearest
+from agent.cli.check.finding import Finding, is_folder, is_there, nearest
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -103,6 +103,30 @@ def _ways_in(config: AgentConfig) -> Iterator[Finding]:
         else:
             detail = f"{remote} is not a folder that this user may read"
             yield Finding("bundle.remote.folder", "failed", detail, "create or mount it, or change its mode")
+
+
+def ledger(config: AgentConfig) -> Iterator[Finding]:
+    """What a start would open, looked at without touching it."""
+    from agent.errors import RetryError, UsageError
+    from agent.ledger.database import DAMAGED_MARK, FILE
+    from agent.ledger.reader import Reader
+
+    state = Path(config.state)
+    if not is_there(state / FILE):
+        yield Finding("ledger", "ok", f"none in {state} yet; the first start makes it")
+        return
+    if is_there(state / DAMAGED_MARK):
+        detail = f"{state / FILE} turned out to be damaged; the next start sets it aside and begins a new one"
+        yield Finding("ledger", "warning", detail, "test the disk and its power supply")
+        return
+    try:
+        with Reader(state) as opened:
+            yield Finding("ledger", "ok", f"{opened.ledger_id} can be read")
+    except (UsageError, RetryError) as error:
+        remedy = (
+            "if it is a newer weldwatch's, install that version; one that is damaged a start sets aside, and goes on"
+        )
+        yield Finding("ledger", "failed", str(error), remedy)
 
 
 def cameras(config: AgentConfig) -> Iterator[Finding]:
