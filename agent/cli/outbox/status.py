@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.cli.tables import show
 from agent.usage import examples
 
 if TYPE_CHECKING:
@@ -100,12 +101,8 @@ def _image(letter: DeadLetter) -> str:
 
 
 def _show(sinks: list[SinkState], dead: list[DeadLetter]) -> None:
-    """Names of images and reasons are others' words: shown as text, never as markup."""
-    from rich.console import Console
-
-    console = Console()
     if not sinks:
-        console.print("no agent has delivered from this ledger yet")
+        print("no agent has delivered from this ledger yet")
         return
     rows = [
         (
@@ -117,21 +114,19 @@ def _show(sinks: list[SinkState], dead: list[DeadLetter]) -> None:
         )
         for sink in sinks
     ]
-    console.print(_table(("sink", "delivered up to", "waiting", "oldest waiting", "dead letters"), rows))
+    show(("sink", "delivered up to", "waiting", "oldest waiting", "dead letters"), rows, right=(1, 2, 4))
     if not dead:
         return
     letters = [(letter.sink, str(letter.sequence), _image(letter), letter.reason, letter.buried_at) for letter in dead]
-    console.print()
-    console.print(_table(("refused by", "sequence", "image", "reason", "since"), letters))
+    print()
+    show(("refused by", "sequence", "image", "reason", "since"), letters)
     if (total := sum(sink.dead for sink in sinks)) > _SHOWN:
-        console.print(f"the last {_SHOWN} of {total} dead letters; --json has all")
+        print(f"the last {_SHOWN} of {total} dead letters; --json has all")
 
 
 def _show_replays(again: Sequence[Again]) -> None:
     if not again:
         return
-    from rich.console import Console
-
     rows = [
         (
             name,
@@ -142,18 +137,5 @@ def _show_replays(again: Sequence[Again]) -> None:
         )
         for name, wish, progress in again
     ]
-    console = Console()
-    console.print()
-    console.print(_table(("replay", "to", "from", "until", "sent"), rows))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    from agent.logs import printable
-
-    table = Table(Column(heads[0], no_wrap=True), *heads[1:], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in row))
-    return table
+    print()
+    show(("replay", "to", "from", "until", "sent"), rows)
