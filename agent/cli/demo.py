@@ -207,6 +207,8 @@ def _sum_up(summary: dict[str, Any], as_json: bool) -> None:
         f"\n{summary['inspected']} frames inspected in {summary['seconds']} s: {summary['OK']} OK, {summary['NotOK']} "
         f"NotOK, {summary['NotDecidable']} NotDecidable; {summary['json_files']} JSON files, "
         f"{summary['mqtt_received']} MQTT messages received.\n"
-        f"Look at them in {summary['directory']}: captures/, results/, agent.yaml.\n"
+        f"Look at them in {summary['directory']}: captures/, results/, agent.yaml; or with\n"
+        f"  weldwatch log --stats --config {summary['directory']}/agent.yaml\n"
+        f"  weldwatch predict {summary['directory']}/captures\n"
         "The frames are synthetic, and so is the shipped bundle's training: it must not judge real welds."
     )
