@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from agent.delivery.sparkplug import SparkplugSink, probe
 from agent.delivery.sparkplug.memory import FILE, OVERLAP_FILE, BirthCount, Overlap
 from agent.errors import ConfigError, UsageError
 from tests.support.mosquitto import Mosquitto, passwords
-from tests.support.network import silent_listener
-from tests.support.results import stored
+from tests.support.network import Wire, silent_listener
+from tests.support.results import an_entry, stored
 from tests.support.sparkplug_station import DEVICE, GROUP, NODE, StartSparkplug, host_of, settings
 from tests.support.station import until
 
@@ -106,6 +107,49 @@ def test_what_the_broker_swallows_becomes_a_dead_letter_and_the_rest_goes_on(
         assert host.node.device_online, "the gap in seq was mended by births"
     (line,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert "swallowed it 3 times" in line.getMessage()
+
+
+def test_a_result_that_breaks_every_session_is_given_up_and_no_other(
+    tmp_path: Path, sparkplug: StartSparkplug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.delivery.sparkplug.sink._QUIET_S", 0.05)
+    with (
+        Mosquitto(tmp_path / "broker") as broker,
+        Wire(broker.port, cuts=lambda data: b"poison" in data) as wire,
+        host_of(broker.port, lenient_gaps=True) as host,
+    ):
+        station = sparkplug(wire.port)
+        host.until(lambda: host.node.device_online)
+        station.commit(1, 2)
+        assert station.shipper.wait_drained(20)
+        station.ledger.commit([an_entry(3, name="poison.png"), *(an_entry(n) for n in range(4, 20))])
+        assert station.shipper.wait_drained(60)
+        host.until(lambda: len(host.results) == 18)
+        (letter,) = station.ledger.dead("sparkplug")
+        assert (letter.sequence, letter.reason) == (3, "the broker ended the session 5 times in a row when it was sent")
+        assert wire.connections <= 8
+        assert host.faults == []
+
+
+def test_a_broker_that_hangs_up_at_all_data_buries_none(tmp_path: Path, sparkplug: StartSparkplug) -> None:
+    denies = threading.Event()
+    with (
+        Mosquitto(tmp_path / "broker") as broker,
+        Wire(broker.port, cuts=lambda data: denies.is_set() and b"/DDATA/" in data) as wire,
+        host_of(broker.port, lenient_gaps=True) as host,
+    ):
+        station = sparkplug(wire.port)
+        host.until(lambda: host.node.device_online)
+        station.commit(1, 2)
+        assert station.shipper.wait_drained(20)
+        denies.set()
+        station.commit(*range(3, 6))
+        tries = wire.connections + 12
+        with wire.changed:
+            assert wire.changed.wait_for(lambda: wire.connections >= tries, 60)
+        denies.clear()
+        assert station.shipper.wait_drained(20)
+        assert station.ledger.dead() == []
 
 
 def test_what_the_broker_says_it_does_not_take_is_not_sent(tmp_path: Path, sparkplug: StartSparkplug) -> None:

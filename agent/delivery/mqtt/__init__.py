@@ -5,7 +5,7 @@ MqttSink ── the shipper's: window, reason codes, what to reject
   │    ├─ Upkeep ── how long connections last and who else has our name, on health
   │    ├─ Brokers ── which of several, and the way back to a better one
   │    └─ Connection ── from CONNECT to its end; never reused, so no queue of the library outlives it
-  ├─ Audience, Suspect ── what a broken connection leaves in doubt; which result it is that breaks them
+  ├─ Audience ── what a broken connection leaves in doubt; ``delivery.suspect``: which result it is that breaks them
   ├─ Inbox ── commands in, answers out
   └─ Aside ── what is worth something only now: ``…/live``
 """

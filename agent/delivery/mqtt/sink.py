@@ -27,7 +27,7 @@ from agent.delivery.mqtt.inbox import Inbox
 from agent.delivery.mqtt.keeper import Keeper, Status
 from agent.delivery.mqtt.messages import Note, Sent
 from agent.delivery.mqtt.settings import settings_of
-from agent.delivery.mqtt.suspect import STRIKES, Suspect
+from agent.delivery.suspect import STRIKES, Suspect
 from agent.errors import RejectError, RetryError
 from agent.health import Health
 from agent.logs import log
@@ -225,7 +225,7 @@ class MqttSink:
         if end is not None and end.by_broker:
             if end.code == causes.PACKET_TOO_LARGE and self._alone and soon and connection.proven:
                 return RejectError(f"{causes.NEVER[end.code]} ({len(one.body)} bytes)")
-            if self._suspect.broke(one, status_taken=connection.proven, soon=soon):
+            if self._suspect.broke(one, begun=connection.proven, soon=soon):
                 return RejectError(f"the broker ended the connection {STRIKES} times in a row when it was sent")
         return RetryError(f"broker {connection.settings.address} {end.text if end else 'is gone'}")
 

@@ -32,7 +32,7 @@ from agent.errors import RejectError, RetryError
 from agent.ports import Stored
 
 _REBIRTH = "Node Control/Rebirth"
-_WINDOW = 50
+WINDOW = 50
 _ECHO_S = 10.0  #: a broker that hands nothing back for so long does not take what we send
 _SOON_S = 2.0
 _ANSWER_S = 5.0
@@ -101,7 +101,7 @@ class Session:
             self._known = present.values if present else {}
             self._boundary = newest.sequence if newest else 0
             for one in self._memory.overlap.recent():
-                self._settle(_WINDOW - 1)
+                self._settle(WINDOW - 1)
                 with contextlib.suppress(RejectError):  # a broker that takes less than the one before: it had it once
                     self._put(self._names.of_device("DDATA"), metrics.historical(metrics.datum(one.body)))
             self._settle(0)
@@ -174,7 +174,7 @@ class Session:
     def _put_batch(self, batch: Sequence[Stored], again: bool) -> RejectError | None:
         """Publish in order; ends at one that can never be, and says why."""
         for one in batch:
-            self._settle(_WINDOW - 1)
+            self._settle(WINDOW - 1)
             try:
                 self._put_data(one, again)
             except RejectError as error:

@@ -5,11 +5,13 @@ Invariants
 - What the agent's last life sent in its last seconds is in doubt: the host may have died with it, and only a running
   agent knows that. It comes again at the start, as history.
 - After any trouble the next result goes alone. It is given up only when the broker swallowed it three times in a row
-  and each time handed on what came behind it.
+  and each time handed on what came behind it, or ended five sessions in a row that had just been seen to work
+  (``delivery.suspect``).
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +25,15 @@ from agent.delivery.mqtt.settings import Settings, client_id_for, settings_of
 from agent.delivery.sparkplug.memory import OVERLAP_FILE, BirthCount, Memory, Overlap
 from agent.delivery.sparkplug.names import DeniedError, Names, SwallowedError
 from agent.delivery.sparkplug.node import EdgeNode
+from agent.delivery.sparkplug.session import WINDOW, Session
+from agent.delivery.suspect import STRIKES, Suspect
 from agent.errors import RejectError, RetryError, UsageError
 from agent.health import Health
 from agent.ports import Pace, Stored
 
 _STRIKES = 3
+_QUIET_S = 2.0  #: how long a session must have lasted before the suspect goes out …
+_STRIKE_WITHIN_S = 2.0  #: … and how soon it must end then, where nothing else was ever taken
 _WAIT_FOR_SESSION_S = 1.0
 
 
@@ -56,7 +62,9 @@ class SparkplugSink:
         self._before = overlap.before()
         self._node = EdgeNode(_brokers(config, health), _names(config), ours.primary_host, memory, count, health, clock)
         self._alone = False
-        self._suspect, self._strikes = "", 0
+        self._swallowed, self._strikes = "", 0
+        self._clock, self._suspect = clock, Suspect()
+        self._ended = threading.Event()  #: of the session in use; holding itself would keep its sockets open
 
     def open(self, wake: Callable[[], None]) -> None:
         """Begin to connect."""
@@ -80,8 +88,15 @@ class SparkplugSink:
         return self._send(batch, again=True)
 
     def _send(self, batch: Sequence[Stored], *, again: bool = False) -> int:
-        session, alone = self._node.session(_WAIT_FOR_SESSION_S), self._alone
+        session = self._node.session(_WAIT_FOR_SESSION_S)
+        if session.connection.ended is not self._ended:
+            self._ended = session.connection.ended
+            self._suspect.connected()
+        if self._suspect.is_(batch[0]):
+            self._see_it_work(session)
+        alone = self._alone or self._suspect.goes_alone(batch[0])
         self._alone = True  # unless all goes well
+        sent_at = self._clock.monotonic()
         try:
             back = session.send(batch, alone=alone, again=again)
         except SwallowedError as error:
@@ -91,17 +106,49 @@ class SparkplugSink:
                 ) from None
             raise error
         except DeniedError as error:
-            self._node.denied(str(error), data=True)
-            session.connection.drop("did not hand back what was published")
+            self._denied(session, error)
             raise
+        except RetryError:
+            if self._broke(session, batch, sent_at):
+                raise RejectError(f"the broker ended the session {STRIKES} times in a row when it was sent") from None
+            raise
+        if back:
+            self._suspect.accepted(batch[back - 1])
         self._alone = back < (1 if alone else len(batch))
         self._strikes = 0
         self._node.allowed()
         return back
 
+    def _see_it_work(self, session: Session) -> None:
+        """Before the suspect goes out. ``RetryError`` when the session breaks without it."""
+        if session.connection.ended.wait(_QUIET_S):
+            raise RetryError("the session ended by itself")
+        if (other := self._suspect.wants_proof) is not None:
+            try:
+                session.send([other], alone=True, again=True)
+            except DeniedError as error:
+                self._denied(session, error)
+                raise
+            except RejectError as error:
+                raise RetryError(f"what the broker took before it takes no more: {error}") from None
+            self._suspect.accepted(other)
+
+    def _denied(self, session: Session, error: DeniedError) -> None:
+        self._node.denied(str(error), data=True)
+        session.connection.drop("did not hand back what was published")
+
+    def _broke(self, session: Session, batch: Sequence[Stored], sent_at: float) -> bool:
+        """Whether the first is to be given up, because it is what ends sessions."""
+        end = session.connection.end
+        if end is None or not end.by_broker:
+            return False
+        self._suspect.lost(batch[min(len(batch), WINDOW) - 1])
+        soon = self._clock.monotonic() - sent_at <= _STRIKE_WITHIN_S
+        return self._suspect.broke(batch[0], begun=True, soon=soon)
+
     def _strike(self, one: Stored) -> bool:
-        self._strikes = self._strikes + 1 if self._suspect == one.result_id else 1
-        self._suspect = one.result_id
+        self._strikes = self._strikes + 1 if self._swallowed == one.result_id else 1
+        self._swallowed = one.result_id
         return self._strikes >= _STRIKES
 
 

@@ -7,8 +7,8 @@ Invariants
   alone, on a connection that has just been quiet for a while and has taken another result: the last one that was ever
   accepted, sent once more for that. Only what breaks such a connection is a strike; five in a row, and it is given up.
 - A broker that refuses every result by hanging up breaks at the other one, too, and buries nothing. Where none was
-  accepted yet in this life of the agent, the acknowledged status has to do for a proof; that counts for one result
-  only, until another is accepted.
+  accepted yet in this life of the agent, what a connection begins with (status, births) has to do for a proof; that
+  counts for one result only, until another is accepted.
 """
 
 from __future__ import annotations
@@ -59,13 +59,16 @@ class Suspect:
         """A connection ended with all up to this one on their way."""
         self._last = max(self._last, last.sequence)
 
-    def broke(self, one: Stored, *, status_taken: bool, soon: bool) -> bool:
-        """The broker ended a connection at this one. True when it is to be given up."""
+    def broke(self, one: Stored, *, begun: bool, soon: bool) -> bool:
+        """The broker ended a connection at this one, ``soon`` after it was sent; ``begun``: it took what comes first.
+
+        True when it is to be given up.
+        """
         if one.result_id != self._id:
             self._id, self._breaks, self._strikes = one.result_id, 0, 0
         alone = self.is_(one)
         self._breaks += 1
-        if alone and (self._proven or (self.good is None and status_taken and soon and not self._blind)):
+        if alone and (self._proven or (self.good is None and begun and soon and not self._blind)):
             self._strikes += 1
         if self._strikes < STRIKES:
             return False
