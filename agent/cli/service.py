@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Where units lie; the first that has a name counts (systemd.unit(5)).
+#: Where units lie; the first that has a name counts, as in systemd.unit(5).
 FOLDERS = [
+    Path("/etc/systemd/system.control"),  # of `systemctl set-property`, as the next
+    Path("/run/systemd/system.control"),
     Path("/etc/systemd/system"),
     Path("/run/systemd/system"),
     Path("/usr/local/lib/systemd/system"),
