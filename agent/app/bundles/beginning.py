@@ -1,4 +1,4 @@
-"""With which bundle a station begins, and what is said and done of each one that begins to judge.
+"""With which bundle a station begins.
 
 Invariants
 - A bundle that the agent died with in its trial is not loaded again: the pointer goes back before anything is.
@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.app.bundles.probation import Probation
+from agent.app.bundles.saying import announce
 from agent.errors import BundleError
 from agent.health import Health
 from agent.logs import log
-from agent.model.devices import CPU, tidy
 from agent.model.loading import Loaded, Trust, load
 from agent.model.store import SHIPPED, Store, resolve
 
-FELL_BACK, ROLLED_BACK, SECOND_CHOICE = "bundle_fell_back", "bundle_rolled_back", "bundle_variant_refused"
+FELL_BACK, ROLLED_BACK = "bundle_fell_back", "bundle_rolled_back"
 _SHIPS = "; it ships for trying only: install and activate a signed bundle, or put one into bundle.drop_folder"
 _log = log("bundles")
 
@@ -68,25 +68,3 @@ def point_back(store: Store, before: Path) -> None:
         store.rollback(before)
     except BundleError as error:
         _log.error("%s: the store's pointer could not be moved: %s", ROLLED_BACK, error)
-
-
-def announce(loaded: Loaded) -> None:
-    """What judges now, for the log."""
-    facts = loaded.model.facts
-    for refusal in loaded.refusals:
-        _log.warning("%s: %s; using %s on %s", SECOND_CHOICE, refusal, facts.variant, loaded.model.device)
-    tested = f"golden images within {loaded.self_test_deviation:.1g}, {loaded.latency_ms:.1f} ms a frame"
-    signed = f", signed by {loaded.signed_by}" if loaded.signed_by else ""
-    where = f"{facts.variant}" if loaded.model.device == CPU else f"{facts.variant} on {loaded.model.device}"
-    _log.info("bundle %s (%s): self-test passed, %s%s", loaded.name, where, tested, signed)
-    if loaded.notice:
-        _log.warning("bundle_notice: %s: %s", facts.name, loaded.notice)
-
-
-def tidy_engines(trust: Trust) -> None:
-    """Built engines that nobody has used for long go; what cannot be removed stays."""
-    if trust.engines is not None:
-        try:
-            tidy(trust.engines)
-        except OSError as error:
-            _log.warning("engines_not_tidied: %s: %s; old engines stay", error.filename, error.strerror)

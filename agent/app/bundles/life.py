@@ -9,20 +9,11 @@ Invariants
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
-from agent.app.bundles.beginning import (
-    FELL_BACK,
-    ROLLED_BACK,
-    SECOND_CHOICE,
-    announce,
-    first_that_passes,
-    point_back,
-    take_back_the_deadly,
-    tidy_engines,
-)
+from agent.app.bundles import saying
+from agent.app.bundles.beginning import FELL_BACK, ROLLED_BACK, first_that_passes, point_back, take_back_the_deadly
 from agent.app.bundles.drop import DropFolder
 from agent.app.bundles.probation import Probation
 from agent.app.bundles.shadow import Shadow
@@ -34,7 +25,7 @@ from agent.health import Health
 from agent.inspection import Inspector
 from agent.logs import log
 from agent.model.devices import CPU, to_try
-from agent.model.judging import Judging, Sign
+from agent.model.judging import Sign
 from agent.model.loading import Choice, Loaded, Trust, load
 from agent.model.rehearsal import Rehearsal
 from agent.model.store import SHIPPED, Store, resolve
@@ -79,23 +70,10 @@ class Bundles:
             self._probation.rest()
             raise
         self._judge_with(loaded)
-        self._go_on_with_a_trial()
+        self._trial = self._probation.resumed(self.loaded, self.trust, health)
         self._sign = Sign(Path(config.state))
         self._say()
-        tidy_engines(self.trust)
-
-    def _go_on_with_a_trial(self) -> None:
-        """One that an earlier process began, and did not die in."""
-        term = self._probation.term
-        if term is None:
-            return
-        try:
-            if term.bundle != str(self.loaded.path):
-                raise BundleError("another bundle judges")
-            self._trial = Trial(load(resolve(term.before, self.store), self.trust), self._health, term.usual)
-        except BundleError as error:
-            _log.warning("trial_untold: the trial of %s does not go on: %s", Path(term.bundle).stem, error)
-            self._probation.end()
+        saying.tidy_engines(self.trust)
 
     def _first(self, name: str) -> Loaded:
         """``activate`` for a station that has nothing to judge with yet."""
@@ -243,9 +221,9 @@ class Bundles:
             else:
                 self._probation.begin(loaded.path, self.loaded.path, self._trial.usual)
             self._judge_with(loaded)
-            announce(loaded)
+            saying.announce(loaded)
         self._say()
-        tidy_engines(self.trust)
+        saying.tidy_engines(self.trust)
         self._health.changed()
         return loaded
 
@@ -259,11 +237,11 @@ class Bundles:
 
     def _judge_with(self, loaded: Loaded) -> None:
         if loaded.refusals:
-            self._health.clear_problem(SECOND_CHOICE)  # the next lines say which now
+            self._health.clear_problem(saying.SECOND_CHOICE)  # the next lines say which now
         else:
-            self._health.over(SECOND_CHOICE)
+            self._health.over(saying.SECOND_CHOICE)
         for refusal in loaded.refusals:
-            self._health.raise_problem(SECOND_CHOICE, refusal)
+            self._health.raise_problem(saying.SECOND_CHOICE, refusal)
         self.loaded, self._since = loaded, iso_utc(self._clock.now())
         if self._inspector is not None:
             self._inspector.swap(loaded.model)
@@ -306,13 +284,6 @@ class Bundles:
     # -- what is said ------------------------------------------------------------------------------------------------
 
     def _say(self, wanted: str | None = None, problem: str | None = None) -> None:
-        facts = self.loaded.model.facts
         if problem is None and (detail := self._health.problems().get(FELL_BACK)) is not None:
             problem = f"{FELL_BACK}: {detail}"
-        self._sign.show(
-            Judging(
-                pid=os.getpid(), path=str(self.loaded.path), name=facts.name, version=facts.version,
-                variant=facts.variant, device=self.loaded.model.device, sha256=facts.sha256,
-                since=self._since, said_at=iso_utc(self._clock.now()), wanted=wanted, problem=problem,
-            )
-        )  # fmt: skip
+        self._sign.show(saying.judging(self.loaded, self._since, iso_utc(self._clock.now()), wanted, problem))

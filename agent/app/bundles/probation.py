@@ -16,9 +16,12 @@ from pathlib import Path
 
 import msgspec
 
+from agent.app.bundles.trial import Trial
 from agent.errors import BundleError
+from agent.health import Health
 from agent.logs import log
-from agent.model.store import Store
+from agent.model.loading import Loaded, Trust, load
+from agent.model.store import Store, resolve
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _log = log("bundles")
@@ -52,6 +55,20 @@ class Probation:
             return term
         self._write(msgspec.structs.replace(term, boot=_boot(), judging=True, deaths=term.deaths + term.judging))
         return None
+
+    def resumed(self, loaded: Loaded, trust: Trust, health: Health) -> Trial | None:
+        """The trial that an earlier process began with what is loaded now, and did not die in."""
+        term = self.term
+        if term is None:
+            return None
+        try:
+            if term.bundle != str(loaded.path):
+                raise BundleError("another bundle judges")
+            return Trial(load(resolve(term.before, self._store), trust), health, term.usual)
+        except BundleError as error:
+            _log.warning("trial_untold: the trial of %s does not go on: %s", Path(term.bundle).stem, error)
+            self.end()
+            return None
 
     def begin(self, bundle: Path, before: Path, usual: dict[str, float]) -> None:
         """``bundle`` is about to judge."""
