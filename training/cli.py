@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WeldwatchError as error:
         return _say(error, 1)
     except OSError as error:
-        return _say(error, 1)
+        return _say(f"{error.filename}: {error.strerror}" if error.filename else error, 1)
     except KeyboardInterrupt:
         return _say("interrupted; the same command with --resume goes on", 130)
 

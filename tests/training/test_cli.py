@@ -64,6 +64,14 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
         main(["synthesize", "--out", "x", "--size", "big"])
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert main(["prepare", "--recipe", "demo", "--data", str(raw), "--out", str(tmp_path / "file" / "set")]) == 1
+    assert capsys.readouterr().err == f"weldwatch-train: {tmp_path}/file/set/.frames: Not a directory\n"
+
+
 @pytest.mark.parametrize("path", sorted(BUILT_IN.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_that_comes_along_is_whole(path: Path) -> None:
     recipe = load_recipe(path.stem)

@@ -102,4 +102,5 @@ def test_the_figures_that_people_read_say_so() -> None:
     assert "overkill 0.0% [0.0%, 43.4%]" in line
     assert test["per_class"]["crack"]["auc"]["low"] is None
     assert _with_interval(test["auc"]) == "1.000  [too few recordings for an interval]"
+    assert _with_interval({"value": 1.0, "low": 1.0, "high": 1.0}) == "1.000  [too few recordings for an interval]"
     assert _with_interval(test["escape_rate"]) == "0.000  [0.000 … 0.434]"

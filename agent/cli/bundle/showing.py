@@ -88,7 +88,7 @@ def _with_interval(number: Any) -> str:
     if not isinstance(value, float | int):
         return "–"
     between = "  [too few recordings for an interval]" if {"low", "high"} <= number.keys() else ""
-    if isinstance(low, float | int) and isinstance(high, float | int):
+    if isinstance(low, float | int) and isinstance(high, float | int) and low != high:  # earlier bundles have points
         between = f"  [{low:.3f} … {high:.3f}]"
     return f"{value:.3f}{between}"
 
