@@ -189,6 +189,44 @@ def test_a_bundle_that_takes_the_agent_with_it_does_not_come_up_again(tmp_path: 
         assert station.wait_for(4)[-1]["model"]["version"] == "2.0.0", "an orderly end is no death"
 
 
+def test_one_that_was_pointed_at_while_the_agent_was_stopped_is_on_trial_as_well(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    store = two_versions(station)
+    station.put("first.png", flat_png(250))
+    station.once()
+    store.activate("brightness-2.0.0")
+    process = station.start()
+    try:
+        station.put("second.png", flat_png(250))
+        assert station.wait_for(2)[-1]["model"]["version"] == "2.0.0"
+    finally:
+        process.kill()
+        process.wait()
+    with station.running():
+        station.put("third.png", flat_png(250))
+        assert station.wait_for(3)[-1]["model"]["version"] == "1.0.0"
+        assert active(store) == "brightness-1.0.0"
+
+
+def test_one_that_was_taken_back_by_hand_while_the_agent_was_stopped_does_not_come_back(tmp_path: Path) -> None:
+    station = Station(tmp_path / "s")
+    store = two_versions(station)
+    store.activate("brightness-2.0.0")
+    station.put("first.png", flat_png(250))
+    station.once()
+    store.rollback()
+    process = station.start()
+    try:
+        station.put("second.png", flat_png(250))
+        assert station.wait_for(2)[-1]["model"]["version"] == "1.0.0"
+    finally:
+        process.kill()
+        process.wait()
+    with station.running():
+        assert active(store) == "brightness-1.0.0"
+    assert b"bundle_rolled_back" not in station.log.read_bytes()
+
+
 def test_a_bundle_whose_trial_is_over_stays_whatever_becomes_of_the_agent(tmp_path: Path) -> None:
     station = Station(tmp_path / "s")
     store = two_versions(station)

@@ -3,7 +3,8 @@
     <state>/bundles/trial.json     the bundle, what judged before, and whether it judges; absent: none is on trial
 
 Invariants
-- Written and synced before the bundle is loaded to judge; removed when its trial is over, whichever way.
+- Written and synced before the bundle is loaded to judge; removed when its trial is over, whichever way. One that was
+  pointed at while no agent ran is on trial from the start on.
 - ``judging`` is true from then on until an orderly end: a start that finds it true knows that the agent died.
 - Died while the machine ran on: the bundle is to be taken back. Went the machine down with it, that may be the power:
   it is to be taken back the second time.
@@ -20,6 +21,7 @@ from agent.app.bundles.trial import Trial
 from agent.errors import BundleError
 from agent.health import Health
 from agent.logs import log
+from agent.model import judging
 from agent.model.loading import Loaded, Trust, load
 from agent.model.store import Store, resolve
 
@@ -50,11 +52,24 @@ class Probation:
         term = self._read()
         if term is None or wanted is None or term.bundle != str(wanted):
             self.end()  # whoever has pointed elsewhere has decided
+            if wanted is not None:
+                self._begin_if_new(wanted)
             return None
         if term.judging and (term.boot == _boot() or term.deaths):
             return term
         self._write(msgspec.structs.replace(term, boot=_boot(), judging=True, deaths=term.deaths + term.judging))
         return None
+
+    def _begin_if_new(self, wanted: Path) -> None:
+        """Pointed at while no agent ran, it is on trial against what judged last, if the pointer leads back there."""
+        last, _ = judging.read(self._store.folder.parent)
+        if last is None or last.path == str(wanted):
+            return
+        try:
+            self._store.former(Path(last.path))
+        except BundleError:
+            return
+        self.begin(wanted, Path(last.path), {})
 
     def resumed(self, loaded: Loaded, trust: Trust, health: Health) -> Trial | None:
         """The trial that an earlier process began with what is loaded now, and did not die in."""
