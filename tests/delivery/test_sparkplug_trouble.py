@@ -131,14 +131,17 @@ def test_a_result_that_breaks_every_session_is_given_up_and_no_other(
         assert host.faults == []
 
 
-def test_a_broker_that_hangs_up_at_all_data_buries_none(tmp_path: Path, sparkplug: StartSparkplug) -> None:
+def test_a_broker_that_hangs_up_at_all_data_buries_none(
+    tmp_path: Path, sparkplug: StartSparkplug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.delivery.sparkplug.sink._QUIET_S", 0.05)
     denies = threading.Event()
     with (
         Mosquitto(tmp_path / "broker") as broker,
-        Wire(broker.port, cuts=lambda data: denies.is_set() and b"/DDATA/" in data) as wire,
+        Wire(broker.port, cuts=lambda data: denies.is_set() and b"/DDATA/" in data and b"result_id" in data) as wire,
         host_of(broker.port, lenient_gaps=True) as host,
     ):
-        station = sparkplug(wire.port)
+        station = sparkplug(wire.port, overlap_s=0)  # with one, its data are the first to break
         host.until(lambda: host.node.device_online)
         station.commit(1, 2)
         assert station.shipper.wait_drained(20)
