@@ -37,7 +37,7 @@ def wilson(rate: float, observations: int, confidence: float = 0.95) -> tuple[fl
     share = z * z / observations
     middle = (rate + share / 2) / (1 + share)
     half = z / (1 + share) * sqrt(rate * (1 - rate) / observations + share / (4 * observations))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(rate, middle - half)), min(1.0, max(rate, middle + half))  # rounding must not part it from rate
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_wilson_gives_the_published_intervals(hits: int, n: int, low: float, hig
     assert wilson(hits / n, n) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
 
 
-@pytest.mark.parametrize("recordings", [2, 5, 15, 60])
+@pytest.mark.parametrize("recordings", [2, 5, 10, 15, 60])
 def test_no_escape_in_few_recordings_is_no_proof_of_none(recordings: int) -> None:
     bad, names = frames_of(recordings)
     escapes = Over(names).rate(np.zeros(len(bad), dtype=bool), bad)
