@@ -300,7 +300,31 @@ def test_a_machine_that_went_down_is_blamed_on_the_bundle_the_second_time_only(
     made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
     assert made.loaded.name == "brightness 1.0.0"
     assert "bundle_rolled_back" in health.problems()
+    made.look()
     assert not (made.store.folder / "trial.json").exists()
+    made.stop()
+
+
+def test_a_station_that_is_switched_off_every_night_keeps_its_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some few frames a day, and the main switch in the evening: the trial takes days."""
+    brightness_bundle(tmp_path / "1.0.0.pipeline")
+    brightness_bundle(tmp_path / "2.0.0.pipeline", version="2.0.0")
+    monkeypatch.setattr(probation, "_boot", lambda: "0")
+    made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+    made.activate(made.store.install(tmp_path / "2.0.0.pipeline"))
+    for day in range(1, 5):
+        made.start()
+        judged(health, probation.PROVEN)
+        for _ in range(2):  # the first one is of the pointer, where that has moved
+            made.look()
+            with made._changing:  # a thread of its own may be at it
+                pass
+        made._sign.close()
+        monkeypatch.setattr(probation, "_boot", lambda day=day: str(day))
+        made, health = bundles(tmp_path, initial=tmp_path / "1.0.0.pipeline")
+        assert made.loaded.name == "brightness 2.0.0"
     made.stop()
 
 

@@ -115,8 +115,10 @@ class Bundles:
                 moved, self._pointer_seen, self._shadow_seen = pointer != self._pointer_seen, pointer, shadow
                 threading.Thread(target=self._follow, args=(moved,), name="bundle", daemon=True).start()
                 following = True
-            elif self._trial is not None and (verdict := self._trial.verdict()):
-                self._end_trial(verdict)
+            elif self._trial is not None:
+                self._probation.prove(self._trial.judged())
+                if verdict := self._trial.verdict():
+                    self._end_trial(verdict)
         finally:
             if not following:
                 self._changing.release()

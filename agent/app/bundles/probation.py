@@ -7,7 +7,8 @@ Invariants
   pointed at while no agent ran is on trial from the start on.
 - ``judging`` is true from then on until an orderly end: a start that finds it true knows that the agent died.
 - Died while the machine ran on: the bundle is to be taken back. Went the machine down with it, that may be the power:
-  it is to be taken back the second time.
+  it is to be taken back the second time that this comes before ``PROVEN`` frames. A station that is switched off every
+  night is none the worse.
 - What cannot be written or read stops nothing: then a restart ends the trial, as is said.
 """
 
@@ -25,6 +26,7 @@ from agent.model import judging
 from agent.model.loading import Loaded, Trust, load
 from agent.model.store import Store, resolve
 
+PROVEN = 5  #: frames after which a power cut is not the bundle's
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _log = log("bundles")
 
@@ -37,7 +39,8 @@ class Term(msgspec.Struct, frozen=True):
     usual: dict[str, float]  #: shares of bad frames before the swap
     boot: str  #: the kernel's id of its run
     judging: bool = True
-    deaths: int = 0
+    proven: bool = False  #: it has judged ``PROVEN`` frames since the start
+    deaths: int = 0  #: with the machine, before that
 
 
 class Probation:
@@ -55,9 +58,11 @@ class Probation:
             if wanted is not None:
                 self._begin_if_new(wanted)
             return None
-        if term.judging and (term.boot == _boot() or term.deaths):
+        early = term.judging and not term.proven
+        if term.judging and (term.boot == _boot() or (early and term.deaths)):
             return term
-        self._write(msgspec.structs.replace(term, boot=_boot(), judging=True, deaths=term.deaths + term.judging))
+        deaths = term.deaths + early
+        self._write(msgspec.structs.replace(term, boot=_boot(), judging=True, proven=False, deaths=deaths))
         return None
 
     def _begin_if_new(self, wanted: Path) -> None:
@@ -88,6 +93,11 @@ class Probation:
     def begin(self, bundle: Path, before: Path, usual: dict[str, float]) -> None:
         """``bundle`` is about to judge."""
         self._write(Term(str(bundle), str(before), usual, _boot()))
+
+    def prove(self, judged: int) -> None:
+        """So many frames were judged since the start, or the swap."""
+        if self.term is not None and not self.term.proven and judged >= PROVEN:
+            self._write(msgspec.structs.replace(self.term, proven=True))
 
     def rest(self) -> None:
         """The agent ends in good order, or does not come to judging at all."""

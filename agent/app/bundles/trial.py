@@ -33,13 +33,16 @@ class Trial:
         self._then = health.counters()
         self.usual = {what: (usual or shares(health)).get(what, unknown) for what, _, unknown, _ in _HARM}
 
+    def judged(self) -> int:
+        """Frames since it began."""
+        return self._health.counters().get("judged", 0) - self._then.get("judged", 0)
+
     def verdict(self) -> str | None:
         """None: not enough frames yet; "kept"; or in words why the swap is undone.
 
         A swap is undone as soon as no run of good frames could make up for the bad ones any more.
         """
-        now = self._health.counters()
-        judged = now.get("judged", 0) - self._then.get("judged", 0)
+        now, judged = self._health.counters(), self.judged()
         for what, rise, _, words in _HARM:
             bad = now.get(what, 0) - self._then.get(what, 0)
             if bad and bad >= (self.usual[what] + rise) * max(judged, FRAMES):
