@@ -37,8 +37,9 @@ start_units() { # UNITS
     started=0
     for unit in $1; do
         systemctl restart "$unit" 2> /dev/null || {
-            started=1
-            echo "weldwatch: $unit does not start: see 'weldwatch check --config $(config_of "$unit")', then:" \
+            started=1 config=$(config_of "$unit")
+            why=$(timeout 60 /opt/weldwatch/current/bin/weldwatch check --config "$config" 2>&1 > /dev/null | tail -n 1)
+            echo "weldwatch: $unit does not start: ${why:+$why; }see 'weldwatch check --config $config', then:" \
                 "systemctl restart $unit" >&2
         }
     done

@@ -111,7 +111,9 @@ def test_a_station_that_does_not_start_is_no_broken_package(installed: Machine, 
     done = installed.sh(f"dpkg -i {packages[1]}", check=False)
     assert done.returncode == 0, done.stderr
     assert installed.sh("dpkg-query -W -f '${db:Status-Status}' weldwatch").stdout == "installed"
-    assert "weldwatch.service does not start: see 'weldwatch check --config /etc/weldwatch/agent.yaml'" in done.stderr
+    assert "weldwatch.service does not start: " in done.stderr
+    assert "nonsense" in done.stderr
+    assert "see 'weldwatch check --config /etc/weldwatch/agent.yaml', then: systemctl restart weldwatch" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     installed.sh("cp /root/good.yaml /etc/weldwatch/agent.yaml; systemctl restart weldwatch")
     judged(installed, "repaired.png")

@@ -127,7 +127,7 @@ def test_a_python_that_an_upgrade_of_the_system_has_taken_away(station: Machine,
 @pytest.mark.parametrize(
     "file",
     ["/opt/weldwatch/current/lib/python3.11/site-packages/agent/app/__init__.py", "/opt/weldwatch/current/complete",
-     "/opt/weldwatch/current/bin/weldwatch", "/etc/systemd/system/weldwatch.service"],
+     "/etc/systemd/system/weldwatch.service"],
 )  # fmt: skip
 def test_files_that_a_power_cut_has_emptied_are_made_anew(station: Machine, file: str) -> None:
     station.sh(f"test -s {file} && truncate -s 0 {file} && systemctl daemon-reload")
