@@ -1,6 +1,6 @@
 """A small service manager that speaks systemd's notification protocol, for tests of what it would do to the agent.
 
-As systemd does for ``Type=notify``, ``WatchdogSec=`` and ``Restart=on-failure``: the watchdog counts from READY=1 to
+As systemd does for ``Type=notify``, ``WatchdogSec=`` and ``Restart=always``: the watchdog counts from READY=1 to
 STOPPING=1; time without WATCHDOG=1 ends the process with SIGABRT; a process that ends otherwise than asked is started
 again.
 """
