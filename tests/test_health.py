@@ -34,7 +34,7 @@ SILENT = {
     "agent/app/foresight.py": (1, "certificate_ends becomes certificate_ended, which is told"),
     "agent/app/bundles/life.py": (2, "a refusal makes room for the next one, which is told"),
     "agent/delivery/mqtt/inbox.py": (1, "answers_denied, after a connection: the next answer tells"),
-    "agent/delivery/mqtt/keeper.py": (1, "broker_was_away tells of an end itself"),
+    "agent/delivery/mqtt/upkeep.py": (1, "broker_was_away tells of an end itself"),
     "agent/sources/camera/feed.py": (1, "camera_gap tells how long camera_stalled was"),
 }
 

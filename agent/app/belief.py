@@ -97,8 +97,7 @@ class Belief:
 
     def _tell(self, now: datetime) -> None:
         if self.holds:
-            if self._health.clear_problem("clock_doubted"):
-                _log.info("clock_doubted is over: it is %s; results are removed by age again", iso_utc(now))
+            self._health.over("clock_doubted", f"it is {iso_utc(now)}; results are removed by age again")
         elif self._seen is not None:
             detail = (
                 f"the clock says {iso_utc(now)}, and should say about {iso_utc(self._seen)}; nothing is removed by age "

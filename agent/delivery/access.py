@@ -51,7 +51,7 @@ class Tls:
                 _LOG.info("%s.tls: its files have changed; connecting with the new ones", self._at)
             if self._raised and self._health is not None:
                 self._raised = False
-                self._health.clear_problem("tls_not_renewed")
+                self._health.over("tls_not_renewed")
             return self._context
 
     def _look(self) -> _Signature:

@@ -205,8 +205,8 @@ class Archive:
         elif over:
             detail = "more than archive_keep_gb, and what is left has results that are not delivered yet"
             self._trouble(detail, level=WARNING)
-        elif self._health.clear_problem(self._problem):
-            _log.info("source %s: archive_not_tidied is over", self._source)
+        else:
+            self._health.over(self._problem)
 
     def _trouble(self, detail: str, fault: Exception | None = None, level: int = ERROR) -> None:
         if self._health.raise_problem(self._problem, detail):

@@ -41,15 +41,26 @@ def _assignments(module: ast.Module) -> Iterator[tuple[str, ast.expr]]:
                 yield _last(target), node.value
 
 
+def _imported(module: ast.Module) -> Iterator[ast.Module]:
+    """The agent's modules that ``from … import …`` names, or takes something from."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agent"):
+            place = ROOT.joinpath(*str(node.module).split("."))
+            for file in (place.with_suffix(".py"), *(place / f"{one.name}.py" for one in node.names)):
+                if file.is_file():
+                    yield ast.parse(file.read_text(encoding="utf-8"))
+
+
 def _pattern(node: ast.expr, module: ast.Module, where: str) -> str:
-    """A constant, an f-string, or a name that is given one of these anywhere in the module."""
+    """A constant, an f-string, or a name that is given one of these in the module or in one that it imports from."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
         return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)
-    for name, value in _assignments(module):
-        if name and name == _last(node):
-            return _pattern(value, module, where)
+    for known in (module, *_imported(module)):
+        for name, value in _assignments(known):
+            if name and name == _last(node):
+                return _pattern(value, known, where)
     raise AssertionError(f"{where}: the code {ast.unparse(node)} cannot be read from the source")
 
 

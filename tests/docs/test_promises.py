@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,11 @@ def listeners(inodes: set[str] | None = None) -> set[tuple[str, int]]:
 
 def sockets_of(pid: int) -> set[str]:
     """Inodes of a process's sockets."""
-    links = (link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir())
-    return {name.removeprefix("socket:[").rstrip("]") for name in links if name.startswith("socket:[")}
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile: it was no port that stays open
+            found.add(link.readlink().name)
+    return {name.removeprefix("socket:[").rstrip("]") for name in found if name.startswith("socket:[")}
 
 
 def test_the_embedded_broker_listens_on_loopback_only() -> None:
