@@ -30,14 +30,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in left_out]
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_company(item)))
+    # Side by side the longest begin first, so that no worker is alone with one of them at the end.
+    items.sort(key=lambda item: _company(item) not in TOGETHER)
+
+
+#: Folders whose tests share what takes minutes to make: a machine with its wheels, a trained network.
+TOGETHER = ("deploy", "training")
 
 
 def _company(item: pytest.Item) -> str:
-    """Whose tests stay with one worker, where several run side by side: those of a file, which share what it has set
-    up; of `deploy`, which boot the same machine, and of `training`, which share a trained network, the whole folder.
-    """
+    """Whose tests stay with one worker, where several run side by side: those of a file, or of a whole folder."""
     folder, _, name = item.nodeid.partition("::")[0].removeprefix("tests/").partition("/")
-    return folder if folder in ("deploy", "training") else f"{folder}/{name}"
+    return folder if folder in TOGETHER else f"{folder}/{name}"
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
 """The suite in two phases: what bears company runs side by side, then what measures has the machine to itself.
 
-    ─▶ all but `quiet`, a worker a core, a file stays with one worker ─▶ `quiet`, one after the other ─▶ exit code
+    ─▶ all but `quiet`, several workers, a file stays with one of them ─▶ `quiet`, one after the other ─▶ exit code
 
 ``python -m tests.phases [words for pytest]``; the words go to both. The second phase runs also when the first has
 failed: one run tells everything. Exit code: that of the first phase that did not pass.
@@ -8,13 +8,14 @@ failed: one run tells everything. Exit code: that of the first phase that did no
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
-#: More workers than this only wait for the same disk, and each holds libraries of its own in memory.
-WORKERS = 4
-TOGETHER = ("-n", "auto", "--maxprocesses", str(WORKERS), "--dist", "loadgroup")
+#: One more than there are cores, as a test waits for half of its time; more than four only wait for the same disk.
+WORKERS = min(4, (os.cpu_count() or 1) + 1)
+TOGETHER = ("-n", str(WORKERS), "--dist", "loadgroup")
 #: What pytest ends with when a choice of words leaves a phase without a test: no failure.
 NO_TESTS = 5
 
