@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,20 +29,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if any(item.get_closest_marker(name) for name in absent)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_company(item)))
     # Side by side the longest begin first, so that no worker is alone with one of them at the end.
-    items.sort(key=lambda item: _company(item) not in TOGETHER)
+    items.sort(key=lambda item: _company(item.nodeid) not in TOGETHER)
 
 
 #: Folders whose tests share what takes minutes to make: a machine with its wheels, a trained network.
 TOGETHER = ("deploy", "training")
 
 
-def _company(item: pytest.Item) -> str:
+def _company(nodeid: str) -> str:
     """Whose tests stay with one worker, where several run side by side: those of a file, or of a whole folder."""
-    folder, _, name = item.nodeid.partition("::")[0].removeprefix("tests/").partition("/")
-    return folder if folder in TOGETHER else f"{folder}/{name}"
+    file = nodeid.partition("::")[0]
+    folder = file.removeprefix("tests/").partition("/")[0]
+    return folder if folder in TOGETHER else file
+
+
+@pytest.hookimpl(optionalhook=True)  # for where pytest-xdist is
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """By ``_company``. xdist's own way, marks of groups, is lost with pytest 9.2: it sets a name that is read no more."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Companies(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _company(nodeid)
+
+    return Companies(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 #: One more than there are cores, as a test waits for half of its time; more than four only wait for the same disk.
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
-TOGETHER = ("-n", str(WORKERS), "--dist", "loadgroup")
+TOGETHER = ("-n", str(WORKERS), "--dist", "loadscope", "--no-loadscope-reorder")
 #: What pytest ends with when a choice of words leaves a phase without a test: no failure.
 NO_TESTS = 5
 

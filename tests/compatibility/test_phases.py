@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -21,6 +22,17 @@ def test_each_test_is_in_one_phase() -> None:
     together, alone = (collected(*phase) for phase in phases.phases())
     assert alone
     assert sorted(together + alone) == sorted(collected())
+
+
+def test_side_by_side_a_file_or_a_folder_stays_with_one_worker() -> None:
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *phases.TOGETHER]
+    chosen = ["tests/compatibility/test_matrix.py", "tests/deploy/test_containers.py", "tests/deploy/test_bare.py"]
+    done = subprocess.run([*command, *chosen, "-k", "added_up or compose or half_a_file"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    workers: dict[str, set[str]] = {}
+    for worker, folder in re.findall(r"\[(gw\d+)\].* PASSED tests/(\w+)/", done.stdout):
+        workers.setdefault(folder, set()).add(worker)
+    assert {folder: len(those) for folder, those in workers.items()} == {"compatibility": 1, "deploy": 1}, done.stdout
 
 
 @pytest.mark.parametrize(
