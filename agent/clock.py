@@ -6,7 +6,8 @@ Invariants: ``now`` is aware and in UTC; ``monotonic`` never goes back and is th
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
 
@@ -20,6 +21,15 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds from an arbitrary start; never goes back."""
         ...
+
+
+#: What was made before then is older than so many days; None: nobody can tell just now.
+Before = Callable[[float], datetime | None]
+
+
+def days_ago(clock: Clock) -> Before:
+    """``Before`` of a clock that is believed whatever it says."""
+    return lambda days: clock.now() - timedelta(days=days)
 
 
 class SystemClock:

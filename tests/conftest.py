@@ -46,7 +46,7 @@ def _company(nodeid: str) -> str:
 
 @pytest.hookimpl(optionalhook=True)  # for where pytest-xdist is
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """By ``_company``. xdist's own way, marks of groups, is lost with pytest 9.2: it sets a name that is read no more."""
+    """By ``_company``. Groups by mark, xdist's own way, are lost with pytest 9.2: it sets a name that is not read."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Companies(LoadScopeScheduling):

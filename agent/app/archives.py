@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
 
-from agent.clock import Clock, iso_utc
+from agent.clock import Before, Clock, iso_utc
 from agent.ledger import Ledger
 from agent.sources.archive import Known
 from agent.sources.camera.store import Interesting
 
-_APART = timedelta(minutes=1)  #: how far the clock of an archive on a share may be from ours
+_APART = timedelta(days=1)  #: how far the clock of an archive on a share may be from ours, time zones included
 _EVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
-def known_to(ledger: Ledger, clock: Clock, interesting: Interesting, believed: Callable[[], bool]) -> Known:
-    """The answers of this ledger. ``believed``: whether the clock tells the time."""
-    return Known(partial(open_since, ledger, clock), interesting, believed)
+def known_to(ledger: Ledger, clock: Clock, interesting: Interesting, before: Before) -> Known:
+    """The answers of this ledger. ``before``: what is so many days old."""
+    return Known(partial(open_since, ledger, clock), interesting, before)
 
 
 def open_since(ledger: Ledger, clock: Clock) -> datetime | None:

@@ -83,9 +83,9 @@ def assemble(
     reviewed = Reviewed(config.results)
     belief = _belief(config, ledger, health, clock)
     wanted = reviewed.interesting(ledger)
-    stores = origins.stores(clock, health, wanted, lambda: belief.holds)
+    stores = origins.stores(clock, health, wanted, belief.before)
     sources = origins.sources(stores, ledger, intake, jobs, health, clock, simulated=simulated)
-    archives = origins.archives(clock, health, known_to(ledger, clock, wanted, lambda: belief.holds))
+    archives = origins.archives(clock, health, known_to(ledger, clock, wanted, belief.before))
     replays = Replays(state)
     commands = _commands(
         config, sources, jobs, bundles, ReplayOrder(replays, ledger, config.zone, clock), health, clock
@@ -138,7 +138,7 @@ def _inspector(
     if mqtt is not None:
         inspector.announce_to(mqtt.tell_live)
     tell = mqtt.tell_shadow if mqtt else None
-    bundles.serve(inspector, Shadow(config.results, health, clock, tell, lambda: belief.holds))
+    bundles.serve(inspector, Shadow(config.results, health, clock, tell, belief.before))
     return inspector
 
 

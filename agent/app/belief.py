@@ -10,6 +10,8 @@ Invariants
 - Only a time that is believed becomes the one that the next start compares with.
 - Nothing to compare with (a new station) is no problem and no reason to remove anything either.
 - While it is not believed nothing is removed by age. Removing for space does not ask the time, and goes on.
+- ``before`` is asked in the instant of removing, by any thread: a leap since the last look is seen there, and what was
+  made while the clock was behind is not old because it was set right.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def slack_of(keep_days: int) -> timedelta:
 
 
 class Belief:
-    """``look`` from one thread; ``holds`` may be read from any."""
+    """``look`` from one thread; ``before`` may be asked by any."""
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Belief:
             before.ran_s,
         )
         self._looked_at = clock.monotonic()
+        self._began = self._last = clock.now(), self._looked_at
         self._write_at = float("-inf")
 
     def look(self) -> bool:
@@ -79,12 +82,22 @@ class Belief:
         if self._seen is not None:
             self._seen += timedelta(seconds=ran)
         near = self._seen is not None and abs(now - self._seen) <= self._slack
-        self.holds = near or bool(self._kept()) or self._goes_on(now, ran)
+        self.holds, self._last = near or bool(self._kept()) or self._goes_on(now, ran), (now, at)
         if self.holds:
             self._seen, self._doubted, self._ran_s = now, None, 0.0
         self._tell(now)
         self._write(at)
         return self.holds
+
+    def before(self, days: float) -> datetime | None:
+        """What was made before then is older than ``days``; None: nobody can tell just now."""
+        now, at = self._clock.now(), self._clock.monotonic()
+        (seen, seen_at), (began, began_at) = self._last, self._began
+        if not self.holds or abs(now - seen - timedelta(seconds=at - seen_at)) > self._slack:
+            return None
+        age = timedelta(days=days)
+        # As long as this run is younger than that, nothing made in it is older, whatever its time says.
+        return min(now - age, began) if timedelta(seconds=at - began_at) < age else now - age
 
     def _goes_on(self, now: datetime, ran: float) -> bool:
         """Whether a clock that is not believed has gone on for long enough without a jump."""

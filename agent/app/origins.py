@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from agent.app.jobs import Jobs
-from agent.clock import Clock
+from agent.clock import Before, Clock
 from agent.config import AgentConfig, CameraConfig, FolderConfig
 from agent.health import Health
 from agent.inspection import Intake
@@ -27,12 +27,10 @@ class Origins:
         self._cameras = [source for source in config.sources if isinstance(source, CameraConfig)]
         self._grabbers = {one.name: grabber_of(one) for one in self._cameras}
 
-    def stores(
-        self, clock: Clock, health: Health, interesting: Interesting, believed: Callable[[], bool]
-    ) -> dict[str, FrameStore]:
+    def stores(self, clock: Clock, health: Health, interesting: Interesting, before: Before) -> dict[str, FrameStore]:
         """Where each camera's frames are saved."""
         results = self._config.results
-        return {one.name: store_of(one, results, clock, health, interesting, believed) for one in self._cameras}
+        return {one.name: store_of(one, results, clock, health, interesting, before) for one in self._cameras}
 
     def archives(self, clock: Clock, health: Health, known: Known) -> list[Archive]:
         """The archives of folders that have a limit; what is kept for ever needs no housekeeping."""

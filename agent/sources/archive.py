@@ -24,7 +24,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import groupby
 from logging import ERROR, WARNING
 
-from agent.clock import Clock
+from agent.clock import Before, Clock
 from agent.config import FolderConfig
 from agent.errors import RetryError
 from agent.frame import readable_name
@@ -54,7 +54,7 @@ class Known:
 
     open_since: Callable[[], datetime | None]  #: what came from then on may have a result to deliver; None: nothing has
     interesting: Interesting
-    believed: Callable[[], bool]  #: whether the clock tells the time
+    before: Before  #: what lies there for so many days
 
 
 class Archive:
@@ -173,9 +173,8 @@ class Archive:
                 self._asked_up_to = image
 
     def _old_before_ns(self) -> int:
-        if self._days is None or not self._known.believed():
-            return 0
-        return _ns(self._clock.now() - timedelta(days=self._days))
+        oldest = self._known.before(self._days) if self._days is not None else None
+        return _ns(oldest) if oldest is not None else 0
 
     # -- what is said ------------------------------------------------------------------------------------------------
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.app.archives import known_to
 from agent.app.belief import Belief, slack_of
 from agent.app.retention import Retention, Reviewed
 from agent.clock import ManualClock, iso_utc, synchronised
-from agent.config import ResultsConfig
+from agent.config import FolderConfig, ResultsConfig
 from agent.delivery.json_files import JsonFiles
 from agent.health import Health
 from agent.ledger import Ledger
+from agent.sources.archive import TIDY_S, Archive
 from agent.sources.camera.store import FrameStore, Keep
 from tests.support.bundles import flat_png
 from tests.support.results import an_entry
@@ -216,9 +218,74 @@ def test_a_file_that_cannot_be_read_is_made_up_for_by_the_newest_result(station:
     station.stop()
 
 
+def test_a_leap_since_the_last_look_is_seen_in_the_instant_of_removing(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    belief = Belief(tmp_path, slack_of(90), clock, Health(), iso_utc(NOW), lambda: False)
+    assert belief.before(30) is None, "nobody has looked yet"
+    assert belief.look()
+    clock.advance(40 * 86_400)
+    assert belief.before(30) == NOW + timedelta(days=10)
+    leap(clock, 3650)
+    assert belief.before(30) is None
+    leap(clock, -3650)
+    assert belief.before(30) == NOW + timedelta(days=10)
+
+
+def test_what_was_made_while_the_clock_was_behind_is_not_old_because_it_was_set_right(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    belief = Belief(tmp_path, slack_of(90), clock, Health(), iso_utc(NOW), lambda: True)
+    assert belief.look()
+    clock.advance(3600)
+    leap(clock, 60)
+    assert belief.look(), "a time service keeps it"
+    assert belief.before(30) == NOW, "since then this agent runs"
+    clock.advance(30 * 86_400)
+    assert belief.before(30) == clock.now() - timedelta(days=30)
+
+
+def leap(clock: ManualClock, days: float) -> None:
+    """Set, while the machine runs on."""
+    clock._now += timedelta(days=days)
+
+
+def test_an_archive_and_frames_outlive_a_leap_between_two_looks(tmp_path: Path) -> None:
+    clock, health = ManualClock(datetime.now(timezone.utc)), Health()
+    ledger = Ledger.open(tmp_path / "state", clock)
+    ledger.register([])
+    belief = Belief(tmp_path / "state", slack_of(90), clock, health, iso_utc(clock.now()), lambda: False)
+    assert belief.look()
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"x")
+    source = FolderConfig(name="captures", path="/nowhere", archive=str(folder), archive_keep_days=30)
+    archive = Archive(source, 0, known_to(ledger, clock, lambda _begin, _end: (), belief.before), clock, health)
+    frames = FrameStore(tmp_path / "f", "torch", "png", Keep(90, 10**9), clock, health, before=belief.before)
+    frames.save(b"x", "png", clock.now())
+    clock.advance(TIDY_S + 1)
+    leap(clock, 3650)
+    archive.tend()
+    frames.tidy()
+    assert len([*folder.iterdir(), *(tmp_path / "f").rglob("*.png")]) == 2
+    leap(clock, -3650)
+    clock.advance(100 * 86_400)
+    belief.look()
+    archive.tend()
+    frames.tidy()
+    assert not [*folder.iterdir(), *(tmp_path / "f").rglob("*.png")]
+    ledger.close()
+
+
 def test_frames_are_kept_while_the_clock_is_not_believed(tmp_path: Path) -> None:
     clock, believed = ManualClock(NOW), [False]
-    frames = FrameStore(tmp_path, "torch", "png", Keep(90, 10**9), clock, Health(), by_age=lambda: believed[0])
+    frames = FrameStore(
+        tmp_path,
+        "torch",
+        "png",
+        Keep(90, 10**9),
+        clock,
+        Health(),
+        before=lambda days: clock.now() - timedelta(days=days) if believed[0] else None,
+    )
     frames.save(b"x", "png", clock.now())
     clock.advance(3650 * 86_400)
     frames.tidy()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from agent.app.bundles.shadow import Shadow, ShadowLog
-from agent.clock import ManualClock, SystemClock
+from agent.clock import ManualClock, SystemClock, days_ago
 from agent.config import ResultsConfig
 from agent.frame import Frame
 from agent.health import Health
@@ -215,7 +215,7 @@ def test_the_log_ends_a_torn_line_and_lets_old_days_go(tmp_path: Path) -> None:
     clock = ManualClock(datetime(2026, 11, 22, 23, 59, tzinfo=timezone.utc))
     (tmp_path / "2026-11-22.jsonl").write_bytes(b'{"torn')
     (tmp_path / "2026-10-01.jsonl").write_bytes(b"{}\n")
-    log = ShadowLog(tmp_path, keep_days=30)
+    log = ShadowLog(tmp_path, 30, days_ago(clock))
     log.append(b"{}", clock)
     log.append(b"{}", clock)
     clock.advance(120)

@@ -18,12 +18,11 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
-from agent.clock import Clock
+from agent.clock import Before, Clock, days_ago
 from agent.config import ResultsConfig
 from agent.frame import Frame
 from agent.health import Health
@@ -69,11 +68,11 @@ class Shadow:
         health: Health,
         clock: Clock,
         publish: Publish | None = None,
-        by_age: Callable[[], bool] = lambda: True,
+        before: Before | None = None,
     ) -> None:
-        """``by_age()``: whether the clock may be believed for removing what is old."""
+        """``before`` tells which of its evidence is old; by default the clock does."""
         self.loaded: Loaded | None = None
-        self._log = ShadowLog(Path(results.directory) / FOLDER, results.keep_days, by_age)
+        self._log = ShadowLog(Path(results.directory) / FOLDER, results.keep_days, before or days_ago(clock))
         self._health, self._clock = health, clock
         self._publish = publish
         self._frames: deque[tuple[Frame, Result]] = deque()
@@ -180,12 +179,12 @@ def _beside(candidate: Result, active: Result, skipped: int) -> Shadowed:
 
 
 class ShadowLog:
-    """``YYYY-MM-DD.jsonl``, a line a frame; files older than ``keep_days`` go when a new day begins, unless the clock
-    is not believed then (``by_age()``).
+    """``YYYY-MM-DD.jsonl``, a line a frame; files older than ``keep_days`` go when a new day begins, unless nobody
+    can tell which are (``before``).
     """
 
-    def __init__(self, folder: Path, keep_days: int, by_age: Callable[[], bool] = lambda: True) -> None:
-        self.folder, self._keep_days, self._by_age = folder, keep_days, by_age
+    def __init__(self, folder: Path, keep_days: int, before: Before) -> None:
+        self.folder, self._keep_days, self._before = folder, keep_days, before
         self._day, self._handle = "", -1
 
     def append(self, body: bytes, clock: Clock) -> None:
@@ -198,8 +197,8 @@ class ShadowLog:
                 self.folder / f"{day}.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644
             )
             self._day = day
-            if self._by_age():
-                self._prune((clock.now() - timedelta(days=self._keep_days)).strftime("%Y-%m-%d"))
+            if (oldest := self._before(self._keep_days)) is not None:
+                self._prune(oldest.strftime("%Y-%m-%d"))
         size = os.fstat(self._handle).st_size
         torn = size > 0 and os.pread(self._handle, 1, size - 1) != b"\n"
         os.write(self._handle, (b"\n" if torn else b"") + body + b"\n")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.clock import Clock
+from agent.clock import Before, Clock
 from agent.config import CameraConfig, ResultsConfig
 from agent.credentials import secret_path
 from agent.errors import UsageError
@@ -97,10 +97,10 @@ def store_of(
     clock: Clock,
     health: Health,
     interesting: Interesting = lambda _begin, _end: (),
-    by_age: Callable[[], bool] = lambda: True,
+    before: Before | None = None,
 ) -> FrameStore:
-    """What saves this camera's frames; ``interesting`` tells which of them are kept longest, ``by_age()`` whether the
-    clock may be believed for removing old ones.
+    """What saves this camera's frames; ``interesting`` tells which of them are kept longest, ``before`` which are
+    old; by default the clock does.
     """
     keep = Keep(days=config.keep_days or results.keep_days, bytes=int(config.keep_gb * 1e9))
-    return FrameStore(folder_of(config, results), config.name, config.format, keep, clock, health, interesting, by_age)
+    return FrameStore(folder_of(config, results), config.name, config.format, keep, clock, health, interesting, before)

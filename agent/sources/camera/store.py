@@ -27,7 +27,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.clock import Clock, compact_utc
+from agent.clock import Before, Clock, compact_utc, days_ago
 from agent.errors import RetryError
 from agent.health import Health
 from agent.image import Picture, decode
@@ -74,10 +74,10 @@ class FrameStore:
         clock: Clock,
         health: Health,
         interesting: Interesting = lambda _begin, _end: (),
-        by_age: Callable[[], bool] = lambda: True,
+        before: Before | None = None,
     ) -> None:
-        """``by_age()``: whether the clock may be believed for removing what is old."""
-        self.folder, self._interesting, self._by_age = folder, interesting, by_age
+        """``before`` tells what is old; by default the clock does."""
+        self.folder, self._interesting, self._before = folder, interesting, before or days_ago(clock)
         self._thinned: set[str] = set()  #: hours that hold interesting frames only
         self._tidying = threading.Lock()  #: one at a time removes
         self._stem, self._form, self._keep = quote(source, safe=" "), form, keep
@@ -190,10 +190,10 @@ class FrameStore:
 
     def tidy(self) -> None:
         """Remove until both limits hold. The running hour stays."""
-        oldest = f"{self._clock.now() - timedelta(days=self._keep.days):%Y-%m-%d/%H}"
+        oldest = self._before(self._keep.days)
         with self._tidying:
-            for hour, folder in self._hours() if self._by_age() else ():
-                if hour >= oldest:
+            for hour, folder in self._hours() if oldest is not None else ():
+                if hour >= f"{oldest:%Y-%m-%d/%H}":
                     break
                 self._remove(hour, folder)
         while self._too_much() and self.shed():
