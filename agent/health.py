@@ -18,6 +18,9 @@ _log = log("health")
 #: Upper bounds (seconds, inclusive) of the classes that times are counted in; one more class has no bound.
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
+#: Problems whose code ends with a key of the configuration; with others it is a source.
+_OF_A_KEY = {"certificate_ends", "certificate_ended", "tls_not_renewed"}
+
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -101,7 +104,9 @@ class Health:
             return False
         problem, _, source = code.partition(":")
         more = f": {note}" if note else ""
-        if source:
+        if problem in _OF_A_KEY:
+            _log.info("%s is over: %s%s", problem, source, f"; {note}" if note else "")
+        elif source:
             _log.info("source %s: %s is over%s", source, problem, more)
         else:
             _log.info("%s is over%s", problem, more)

@@ -91,8 +91,9 @@ def assemble(
         config, sources, jobs, bundles, ReplayOrder(replays, ledger, config.zone, clock), health, clock
     )
     config, mqtt = _with_broker(config, closing), None
+    taken = partial(ledger.last_taken, MqttSink.name)
     if config.mqtt is not None:
-        mqtt = MqttSink(config.mqtt, config.topic, status, health, clock, commands, once=once)
+        mqtt = MqttSink(config.mqtt, config.topic, status, health, clock, commands, once=once, taken=taken)
     others = _others(config, ledger, bundles.loaded.model.decision.labels, health, clock)
     sinks: list[Sink] = [sink for sink in (files, mqtt, *others) if sink is not None]
     ledger.register([sink.name for sink in sinks])
@@ -173,7 +174,9 @@ def _others(config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: 
     if config.sparkplug is not None:
         from agent.delivery.sparkplug import SparkplugSink
 
-        yield SparkplugSink(config, partial(_newest, ledger), labels, health, clock)
+        yield SparkplugSink(
+            config, partial(_newest, ledger), labels, health, clock, partial(ledger.last_taken, SparkplugSink.name)
+        )
     if config.webhook is not None:
         from agent.delivery.webhook import Webhook
 

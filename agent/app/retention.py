@@ -251,11 +251,13 @@ class Retention:
     def _tell_exhausted(self) -> None:
         """A disk is exhausted when nothing may go there, neither results nor, where it holds both, ledger."""
         wanting = [disk for disk in (self._results, self._state) if disk.wanting]
+        if not wanting:  # not as soon as some more may go: where little is delivered, that comes and goes each minute
+            self._health.over("retention_exhausted")
+            return
         if len({disk.folder.stat().st_dev for disk in wanting}) == 1 and not all(disk.stuck for disk in wanting):
-            wanting = []
+            return
         stuck = " and of ".join(f"{disk.key} ({disk.folder})" for disk in wanting if disk.stuck)
         if not stuck:
-            self._health.over("retention_exhausted")
             return
         waiting = self._ledger.last_sequence - self._ledger.delivered_up_to()
         detail = (

@@ -3,7 +3,7 @@
 Invariants
 - Certificates and names are always checked, TLS is 1.2 or newer.
 - A secret is read anew each time it is needed (it may be rotated) and is in no message. So are certificates that were
-  renewed; half a renewed pair, or none, leaves the ones before in use and is the problem ``tls_not_renewed``.
+  renewed; half a renewed pair, or none, leaves the ones before in use and is the problem ``tls_not_renewed:<at>``.
 - ``at`` is the section of the configuration that an error names.
 """
 
@@ -33,7 +33,7 @@ class Tls:
     def __init__(self, config: TlsConfig, at: str, health: Health | None = None) -> None:
         self._config, self._at, self._health = config, at, health
         self._lock = threading.Lock()
-        self._raised = False
+        self._problem, self._raised = f"tls_not_renewed:{at}", False
         self._signature = self._look()
         self._context = tls_context(config, at)
 
@@ -51,7 +51,7 @@ class Tls:
                 _LOG.info("%s.tls: its files have changed; connecting with the new ones", self._at)
             if self._raised and self._health is not None:
                 self._raised = False
-                self._health.over("tls_not_renewed")
+                self._health.over(self._problem)
             return self._context
 
     def _look(self) -> _Signature:
@@ -71,7 +71,7 @@ class Tls:
             return
         self._raised = True
         detail = f"{why}; the certificates from before the change are still used"
-        if self._health.raise_problem("tls_not_renewed", detail):
+        if self._health.raise_problem(self._problem, detail):
             _LOG.error("tls_not_renewed: %s", detail)
 
 

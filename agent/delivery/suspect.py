@@ -7,11 +7,14 @@ Invariants
   alone, on a connection that has just been quiet for a while and has taken another result: the last one that was ever
   accepted, sent once more for that. Only what breaks such a connection is a strike; five in a row, and it is given up.
 - A broker that refuses every result by hanging up breaks at the other one, too, and buries nothing. Where none was
-  accepted yet in this life of the agent, what a connection begins with (status, births) has to do for a proof; that
-  counts for one result only, until another is accepted.
+  ever accepted, what a connection begins with (status, births) has to do for a proof; that counts for one result only,
+  until another is accepted.
+- Fresh results and those that are sent again have a suspect each: trouble with the one is none of the other's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from agent.ports import Stored
 
@@ -20,10 +23,13 @@ _BREAKS = 2  #: connections that end at the same result before it is suspected
 
 
 class Suspect:
-    """Told by the thread that delivers what becomes of each result."""
+    """Told by the thread that delivers what becomes of each result.
 
-    def __init__(self) -> None:
-        self._id = ""
+    ``taken()``: what an earlier life of the agent delivered last, if anything.
+    """
+
+    def __init__(self, taken: Callable[[], Stored | None] = lambda: None) -> None:
+        self._taken, self._id = taken, ""
         self._breaks = self._strikes = 0
         self._last = 0  #: sequence of the last one that was on its way when a connection broke
         self.good: Stored | None = None  #: what the broker accepted last: can be sent again to see whether it works
@@ -45,6 +51,8 @@ class Suspect:
     @property
     def wants_proof(self) -> Stored | None:
         """What is to be sent before the suspect, if anything: to be acknowledged on this connection."""
+        if self.good is None:
+            self.good = self._taken()
         return None if self._proven else self.good
 
     def accepted(self, one: Stored) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 
 from agent.clock import Clock, iso_utc
@@ -80,19 +81,14 @@ class DeadLetters:
         return self._drop([number for number, _ in self._first()])
 
     def _old(self, keep_from: str) -> list[int]:
-        ahead, old = iso_utc(self._clock.now() + _AHEAD), []
-        for number, buried_at in self._first():
-            if keep_from <= buried_at <= ahead:
-                break
-            if buried_at < keep_from:
-                old.append(number)
-        return old
+        ahead = iso_utc(self._clock.now() + _AHEAD)
+        return [number for number, _ in takewhile(lambda one: one[1] < keep_from, self._first(ahead))]
 
-    def _first(self) -> list[tuple[int, str]]:
-        """Row, which is the order of burial, and time of the first ones."""
-        query = "SELECT rowid, buried_at FROM dead ORDER BY rowid LIMIT ?"
+    def _first(self, up_to: str = "~") -> list[tuple[int, str]]:
+        """Row, which is the order of burial, and time of the first ones that were buried up to then."""
+        query = "SELECT rowid, buried_at FROM dead WHERE buried_at <= ? ORDER BY rowid LIMIT ?"
         with self._access.reading() as reader:
-            return [(int(number), str(at)) for number, at in reader.execute(query, (_AT_ONCE,)).fetchall()]
+            return [(int(number), str(at)) for number, at in reader.execute(query, (up_to, _AT_ONCE)).fetchall()]
 
     def _drop(self, numbers: list[int]) -> int:
         def write() -> int:
@@ -103,8 +99,8 @@ class DeadLetters:
         return self._access.even_when_full(write) if numbers else 0
 
 
-def forget(folder: Path, sink: str, before: str) -> int:
-    """Drop the dead letters of one sink that were buried before a time (as ``iso_utc`` writes it); how many went.
+def forget(folder: Path, sink: str, before: str | None) -> int:
+    """Drop the dead letters of one sink, or those that were buried before a time (as ``iso_utc`` writes it); how many.
 
     For a command line, beside a running agent: short transactions, in between which it commits. The ledger in the state
     folder ``folder`` was opened by a ``Reader`` before, so it is one, and of this schema. ``RetryError``: busy or full.
@@ -119,7 +115,7 @@ def forget(folder: Path, sink: str, before: str) -> int:
                 with database.transaction(connection):
                     chosen = "SELECT rowid FROM dead WHERE sink = ? AND buried_at < ? ORDER BY rowid LIMIT ?"
                     statement = f"DELETE FROM dead WHERE rowid IN ({chosen})"  # noqa: S608  # our own words
-                    step = connection.execute(statement, (sink, before, _AT_ONCE)).rowcount
+                    step = connection.execute(statement, (sink, before or "~", _AT_ONCE)).rowcount
                 dropped += step
     except sqlite3.Error as error:
         said: WeldwatchError = database.translate(error, path)

@@ -198,6 +198,16 @@ class Ledger:
                 query = "SELECT sequence FROM dead WHERE sink = ? AND sequence > ?"
                 return {int(number) for (number,) in reader.execute(query, (sink, sequence)).fetchall()}
 
+    def last_taken(self, sink: str) -> Stored | None:
+        """The newest result that ``sink`` has accepted, if it is still kept; what it refused for good is none."""
+        query = (
+            "SELECT sequence, result_id, created_at, image_name, body FROM results WHERE sequence <= ? AND NOT EXISTS "
+            "(SELECT 1 FROM dead WHERE sink = ? AND dead.sequence = results.sequence) ORDER BY sequence DESC LIMIT 1"
+        )
+        with self._access.reading() as reader:
+            row = reader.execute(query, (self.cursor(sink), sink)).fetchone()
+        return Stored(*row) if row is not None else None
+
     def save_cursors(self) -> bool:
         """Write the cursors that moved, without a sync of their own. False when the disk would not take them."""
         return self._cursors.save()

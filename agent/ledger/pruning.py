@@ -29,6 +29,7 @@ Spare = Callable[[Stored], bool]
 AT_ONCE, _STEPS = 500, 400  #: results a transaction; transactions a call
 _GIVE_BACK_PAGES = 500  #: free pages a transaction; more wait for the next one
 _AHEAD = timedelta(days=1)  #: a time that is further ahead is the mistake of a clock
+_STORED = "SELECT sequence, result_id, created_at, image_name, body FROM results WHERE"
 _LATE = timedelta(minutes=10)  #: from the capture of an image to its result, at most
 
 
@@ -98,14 +99,16 @@ class Pruning:
         """Names of the images of that time whose results are not OK, not delivered everywhere, or to ``spare``."""
         done = min(self._save_cursors().values(), default=self._last_sequence())
         wanted, span = "created_at >= ? AND created_at < ?", (iso_utc(begin), iso_utc(end + _LATE))
-        found = self._stored(f"{wanted} AND (evaluation != 'OK' OR sequence > ?)", *span, done)
-        if spare is not None:
-            found += filter(spare, self._stored(wanted, *span))
-        return {one.image_name for one in found}
+        query = f"SELECT image_name FROM results WHERE {wanted} AND (evaluation != 'OK' OR sequence > ?)"  # noqa: S608  # our own words
+        with self._access.reading() as reader, closing(reader.execute(query, (*span, done))) as rows:
+            names = {str(name) for (name,) in rows}
+        if spare is not None:  # one by one: at a camera's pace their bodies together are hundreds of megabytes
+            with self._access.reading() as reader, closing(reader.execute(f"{_STORED} {wanted}", span)) as rows:
+                names.update(one.image_name for one in (Stored(*row) for row in rows) if spare(one))
+        return names
 
     def _stored(self, wanted: str, *values: object) -> list[Stored]:
-        query = f"SELECT sequence, result_id, created_at, image_name, body FROM results WHERE {wanted}"  # noqa: S608  # our own words
-        with self._access.reading() as reader, closing(reader.execute(query, values)) as rows:
+        with self._access.reading() as reader, closing(reader.execute(f"{_STORED} {wanted}", values)) as rows:
             return [Stored(*row) for row in rows.fetchall()]
 
     def used_bytes(self) -> int:

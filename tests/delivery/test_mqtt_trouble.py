@@ -259,8 +259,8 @@ def test_renewed_certificates_are_taken_up_and_half_a_pair_is_not(
         renew("cert", certificate)
         broker.stop()
         broker.start()  # still the old one: the pair before serves
-        problems = one.health.until(lambda problems: "tls_not_renewed" in problems)
-        assert problems["tls_not_renewed"] == (
+        problems = one.health.until(lambda problems: "tls_not_renewed:mqtt" in problems)
+        assert problems["tls_not_renewed:mqtt"] == (
             f"mqtt.tls.key: {files['key']}: is not the key of {files['cert']}; give the two together; "
             "the certificates from before the change are still used"
         )
@@ -274,7 +274,7 @@ def test_renewed_certificates_are_taken_up_and_half_a_pair_is_not(
         renew("key", key)
         files["ca"].write_bytes(new.ca.read_bytes())
         assert one.shipper.wait_drained(30), one.health.problems()
-        assert "tls_not_renewed" not in one.health.problems()
+        assert "tls_not_renewed:mqtt" not in one.health.problems()
     assert len([line for line in caplog.messages if line.startswith("tls_not_renewed: ")]) == 1
 
 

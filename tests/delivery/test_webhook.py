@@ -217,7 +217,7 @@ def test_a_renewed_authority_is_taken_up_with_the_next_connection(tmp_path: Path
         assert "is not trusted" in near.refused()
         ca.write_text("torn")
         assert "is not trusted" in near.refused()
-        assert "webhook.tls.ca" in near.health.problems()["tls_not_renewed"]
+        assert "webhook.tls.ca" in near.health.problems()["tls_not_renewed:webhook"]
         ca.write_bytes(new.ca.read_bytes())
         near.deliver(2)
         assert near.health.problems() == {}

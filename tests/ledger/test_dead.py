@@ -61,6 +61,25 @@ def test_by_age_also_more_than_a_step(ledger: Ledger, clock: ManualClock) -> Non
     assert left(ledger) == [1202]
 
 
+def test_many_that_were_refused_in_the_future_keep_none_from_going(ledger: Ledger, clock: ManualClock) -> None:
+    clock._now += timedelta(days=3650)
+    refuse(ledger, count=501)
+    clock._now -= timedelta(days=3650)
+    refuse(ledger, count=60)
+    clock.advance(400 * DAY_S)
+    assert ledger.prune_dead(clock.now() - timedelta(days=365)) == 60
+    assert len(left(ledger)) == 501
+
+
+def test_what_a_sink_took_last_is_none_that_it_refused(ledger: Ledger) -> None:
+    assert ledger.last_taken("mqtt") is None
+    first, second, _third = ledger.commit([an_entry(n) for n in range(3)])
+    ledger.advance("mqtt", first.sequence)
+    ledger.bury("mqtt", second, "too large")
+    ledger.advance("files", second.sequence)
+    assert [ledger.last_taken(sink) for sink in ("mqtt", "files")] == [first, second]
+
+
 def test_a_clock_that_was_wrong_makes_none_old_and_keeps_none_from_going(ledger: Ledger, clock: ManualClock) -> None:
     for wrong in (0, -20 * 365, 10 * 365):  # the second is buried in 2006, the third in 2036
         clock._now += timedelta(days=wrong)

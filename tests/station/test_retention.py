@@ -506,3 +506,24 @@ def test_a_running_agent_keeps_its_limit(tmp_path: Path) -> None:
     left = {one["result_id"] for one in station.files()}
     assert bad == left, "the good ones went"
     assert len(station.lines()) == 40, "the record stays"
+
+
+def test_where_others_fill_the_disk_the_problem_stands_and_does_not_come_and_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place.on(tmp_path / "state", tmp_path / "results", min_free_mb=500)
+    free = [520.0]  # below the margin; inspection goes on
+    monkeypatch.setattr("agent.app.retention.free_mb", lambda _folder: free[0])
+    seen: list[bool] = []
+    place.health.on_change(lambda: seen.append("retention_exhausted" in place.health.problems()))
+    for _ in range(10):
+        place.inspect(60)
+        place.deliver()
+        place.tend()
+    assert seen == [True]
+    free[0] = 2000.0
+    place.tend()
+    place.clock.advance(2)
+    place.tend()
+    assert seen == [True, False]
+    place.ledger.close()

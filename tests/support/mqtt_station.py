@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from agent.app.commands import Commands, Order
@@ -60,7 +61,8 @@ class Station:
         settings = MqttConfig(**{"host": "127.0.0.1" if port else None, "port": port, **config})
         self.commands = Commands(orders or {}, settings.commands, self.health, SystemClock())
         self.commands.start()
-        self.sink = MqttSink(settings, TOPIC, self._status, self.health, SystemClock(), self.commands)
+        taken = partial(self.ledger.last_taken, "mqtt")
+        self.sink = MqttSink(settings, TOPIC, self._status, self.health, SystemClock(), self.commands, taken=taken)
         self.health.on_change(self.sink.publish_status)
         ledger.register(["mqtt"])
         self.shipper = Shipper(self.sink, ledger, self.health, SystemClock(), replays)

@@ -27,7 +27,7 @@ def add_to(verbs: Any) -> None:
         ),
     )
     forget.add_argument("--sink", metavar="S", required=True, help="whose: files, mqtt, sparkplug or webhook")
-    forget.add_argument("--before", metavar="T", help="only those refused before then; default: up to now")
+    forget.add_argument("--before", metavar="T", help="only those refused before then; default: all")
     forget.add_argument("--config", metavar="FILE", help="the station's configuration; default: as for run")
     forget.add_argument("--json", action="store_true", help="answer as one JSON object")
     forget.set_defaults(work=_forget)
@@ -47,15 +47,17 @@ def _forget(options: argparse.Namespace) -> int:
     state = Path(settings.state)
     enter_state(state)
     now = datetime.now(timezone.utc)
-    before = now if options.before is None else moments.parse(options.before, now, settings.zone, "--before")
+    asked = options.before is not None
+    before = iso_utc(moments.parse(options.before, now, settings.zone, "--before")) if asked else None
     with Reader(state) as ledger:
         known = {sink.name for sink in ledger.sinks()}
     if options.sink not in known:
         allowed = ", ".join(sorted(known)) or "none: no agent has delivered from this ledger yet"
         raise UsageError(f"--sink: {options.sink!r} is no sink of this ledger; allowed: {allowed}")
-    went = forget(state, options.sink, iso_utc(before))
+    went = forget(state, options.sink, before)
     if options.json:
-        print(json.dumps({"sink": options.sink, "before": iso_utc(before), "forgotten": went}))
+        print(json.dumps({"sink": options.sink, "before": before, "forgotten": went}))
     else:
-        print(f"{went} dead letters of {options.sink}, refused before {iso_utc(before)}, are forgotten")
+        when = f", refused before {before}," if before else ""
+        print(f"{went} dead letters of {options.sink}{when} are forgotten")
     return 0

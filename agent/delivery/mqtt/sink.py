@@ -63,7 +63,9 @@ class MqttSink:
         commands: Commands | None = None,
         *,
         once: bool = False,
+        taken: Callable[[], Stored | None] = lambda: None,
     ) -> None:
+        """``taken()``: what the broker accepted last in an earlier life of the agent."""
         settings = [settings_of(one, topic, health) for one in config.each()]
         self._topic, self._health_topic = f"{topic}/result", f"{topic}/health"
         self._fresh, self._again = (Note(expiry_s=config.message_expiry_s, replayed=again) for again in (False, True))
@@ -76,7 +78,8 @@ class MqttSink:
         self._says_nothing_of_refusals = config.protocol != 5
         self._audience = Audience(clock)
         self._alone = False
-        self._suspect = Suspect()
+        self._suspects = {again: Suspect(taken) for again in (False, True)}
+        self._suspect = self._suspects[False]  #: of the lane that is being delivered
 
     def open(self, wake: Callable[[], None]) -> None:
         """Begin to connect."""
@@ -130,10 +133,12 @@ class MqttSink:
         connection = self._keeper.connection(_WAIT_FOR_CONNECTION_S)
         if connection is None:
             raise RetryError(self._keeper.cause)
+        self._suspect = self._suspects[note.replayed]
         hurry = self._once and "broker_was_away" not in self._health.problems()  # the broker has its subscribers
         if self._audience.changed_to(connection, hurry=hurry):
             self._alone = True
-            self._suspect.connected()
+            for suspect in self._suspects.values():
+                suspect.connected()
         if self._audience.in_doubt:
             raise RetryError("what the broker took last before it was gone comes first")
         if self._suspect.is_(batch[0]):

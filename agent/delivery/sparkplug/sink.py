@@ -54,7 +54,9 @@ class SparkplugSink:
         labels: Iterable[str],
         health: Health,
         clock: Clock,
+        taken: Callable[[], Stored | None] = lambda: None,
     ) -> None:
+        """``newest()``: of the ledger, for births; ``taken()``: what came back last in an earlier life of the agent."""
         ours = _section(config)
         state = Path(config.state)
         overlap = Overlap(ours.overlap_s, clock, state / OVERLAP_FILE)
@@ -63,7 +65,8 @@ class SparkplugSink:
         self._node = EdgeNode(_brokers(config, health), _names(config), ours.primary_host, memory, count, health, clock)
         self._alone = False
         self._swallowed, self._strikes = "", 0
-        self._clock, self._suspect = clock, Suspect()
+        self._clock, self._suspects = clock, {again: Suspect(taken) for again in (False, True)}
+        self._suspect = self._suspects[False]  #: of the lane that is being delivered
         self._ended = threading.Event()  #: of the session in use; holding itself would keep its sockets open
 
     def open(self, wake: Callable[[], None]) -> None:
@@ -91,7 +94,9 @@ class SparkplugSink:
         session = self._node.session(_WAIT_FOR_SESSION_S)
         if session.connection.ended is not self._ended:
             self._ended = session.connection.ended
-            self._suspect.connected()
+            for suspect in self._suspects.values():
+                suspect.connected()
+        self._suspect = self._suspects[again]
         if self._suspect.is_(batch[0]):
             self._see_it_work(session)
         alone = self._alone or self._suspect.goes_alone(batch[0])
