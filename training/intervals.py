@@ -3,9 +3,8 @@
 The bootstrap draws what was seen, and only that: five recordings without an escape give draws without an escape, and so
 [0, 0]. They do not prove that there is none. Here
 
-- a rate's interval reaches at least as far as Wilson's for as many observations as there are recordings: up to what so
-  many recordings without a hit leave possible, down to what so many without a miss do, and around the rate itself
-  where every recording has the same;
+- a rate's interval reaches, at either end, at least as far as Wilson's for that rate in as many observations as there
+  are recordings with such frames; where all draws are the same it is Wilson's;
 - an AUC whose draws are all the same (every pair in order) has no interval: nothing seen tells how far it may fall, and
   frames of one recording are no pairs of their own. No binomial stands in, since an AUC is not a share of recordings;
 - with fewer than two recordings of either kind of frame there is no interval.
@@ -59,11 +58,9 @@ class Over:
         holders = self._holders(among)
         if found.value is None or holders < 2:
             return replace(found, low=None, high=None)
-        if found.low is None or found.high is None:  # every draw is the same
-            low, high = wilson(found.value, holders, self.confidence)
-        else:
-            low = min(found.low, wilson(1.0, holders, self.confidence)[0])
-            high = max(found.high, wilson(0.0, holders, self.confidence)[1])
+        low, high = wilson(found.value, holders, self.confidence)
+        if found.low is not None and found.high is not None:  # else every draw is the same
+            low, high = min(found.low, low), max(found.high, high)
         return replace(found, low=low, high=high)
 
     def auc(self, defect: F64, bad: Bools) -> Interval:

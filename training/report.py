@@ -125,7 +125,7 @@ def _summary(metrics: Mapping[str, Any], first: str, about: About) -> str:
         said += f"Validation promised escapes within {_range(promised['escapes'])}, {kept}. "
     return (
         f"{said}In brackets: {test['auc']['confidence']:.0%} intervals by bootstrap over "
-        "recordings, of rates never narrower than so few recordings allow (Wilson).</p>"
+        "recordings, of rates never narrower than Wilson's for so many observations as recordings.</p>"
         f"<p class='note'>Calibration error (ECE) {test['ece']:.3f}"
         + (f" after temperature {metrics['temperature']:.2f}" if "temperature" in metrics else "")
         + "."

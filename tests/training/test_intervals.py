@@ -62,13 +62,33 @@ def test_the_recordings_that_hold_such_frames_count_and_no_others() -> None:
     assert (alone.value, alone.low, alone.high) == (0.0, None, None)
 
 
+@pytest.mark.parametrize(
+    ("hits", "frames"),
+    [
+        ([20] + [0] * 7, [20] * 8),  # one recording of eight
+        ([95, 1, 0, 0, 1, 0], [95, 1, 1, 1, 1, 1]),  # nearly all frames in one
+        ([1, 1, 1], [20] * 3),  # the same in each
+        ([2, 1, 1], [20] * 3),  # one more: no jump
+    ],
+)
+def test_draws_that_differ_promise_no_more_than_draws_that_do_not(hits: list[int], frames: list[int]) -> None:
+    names = np.repeat(np.arange(len(frames)), frames)
+    hit = np.concatenate([np.arange(many) < some for some, many in zip(hits, frames, strict=True)])
+    found = Over(names).rate(hit, np.ones(len(hit), dtype=bool))
+    low, high = wilson(found.value, len(frames))
+    assert found.low <= low
+    assert found.high >= high
+
+
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 5)), min_size=1, max_size=60))
-def test_a_rate_has_no_interval_or_one_of_some_width(rows: list[tuple[bool, bool, int]]) -> None:
+def test_a_rate_has_no_interval_or_one_as_wide_as_wilsons(rows: list[tuple[bool, bool, int]]) -> None:
     hit, among, names = (np.array(column) for column in zip(*rows, strict=True))
     found = Over(names, draws=100).rate(hit, among)
-    assert (found.low is None) == (found.value is None or len(set(names[among])) < 2)
+    holders = len(set(names[among]))
+    assert (found.low is None) == (found.value is None or holders < 2)
     if found.low is not None:
-        assert found.low <= found.value <= found.high
+        low, high = wilson(found.value, holders)
+        assert 0 <= found.low <= low <= found.value <= high <= found.high <= 1
         assert found.high - found.low > 0.05
 
 
