@@ -84,6 +84,17 @@ def test_frames_of_one_part_are_one_chance() -> None:
     assert few.low < 0.1 < many.low < many.high < 0.9 < few.high  # type: ignore[operator]  # none is None, see above
 
 
+def test_one_bad_part_of_eight_is_promised_no_better_than_wilson_does() -> None:
+    rate = _Rate()
+    for number in range(160):
+        rate.add(f"P{number // 20}", number < 20)
+    found = rate.interval()
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= 0.0225
+    assert found.high >= 0.4708, "Wilson 1927, 1 of 8"
+
+
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=1, max_size=60), st.booleans())
 def test_an_interval_holds_its_value_and_stays_a_share(frames: list[tuple[int, bool]], parts: bool) -> None:
     rate = _Rate()
@@ -94,6 +105,10 @@ def test_an_interval_holds_its_value_and_stays_a_share(frames: list[tuple[int, b
     assert found.low is not None
     assert found.high is not None
     assert 0 <= found.low <= found.value <= found.high <= 1
+    count = len({part for part, _ in frames}) if parts else len(frames)
+    low, high = wilson(found.value * count, count)
+    assert found.low <= low + 1e-12
+    assert found.high >= high - 1e-12
 
 
 @given(st.integers(1, 10_000), st.data())

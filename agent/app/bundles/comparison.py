@@ -5,9 +5,9 @@ Invariants
   neither, and counted apart.
 - Frames of one part look alike, so the part is the unit of chance: intervals come from resampling whole parts (cluster
   bootstrap, percentiles; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8), and are
-  never narrower than what so many parts without a failure can rule out (score interval; Wilson, "Probable inference,
-  the law of succession, and statistical inference", 1927). Without ids each frame counts as a part of its own, which
-  is too kind, and said.
+  never narrower than the score interval of that share of so many parts (Wilson, "Probable inference, the law of
+  succession, and statistical inference", 1927). Without ids each frame counts as a part of its own, which is too kind,
+  and said.
 - The same lines and labels give the same numbers.
 """
 
@@ -90,7 +90,7 @@ class _Rate:
         return Interval(hits, frames, share, min(low, share), max(high, share))
 
 
-def wilson(hits: int, among: int) -> tuple[float, float]:
+def wilson(hits: float, among: int) -> tuple[float, float]:
     """Wilson's score interval of a share, 95%, in 0…1; ``among`` is above 0."""
     share, weight = hits / among, _Z**2 / among
     centre = (share + weight / 2) / (1 + weight)
@@ -105,7 +105,9 @@ def _bootstrap(kinds: Counter[tuple[int, int]]) -> tuple[float, float]:
     shares = np.array(list(kinds.values()), dtype=np.float64) / parts
     drawn = np.random.default_rng(parts).multinomial(parts, shares, size=_DRAWS) @ counts
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(min(low, wilson(parts, parts)[0])), float(max(high, wilson(0, parts)[1]))
+    hits, frames = shares @ counts
+    least, most = wilson(float(parts * hits / frames), parts)
+    return float(min(low, least)), float(max(high, most))
 
 
 def lines(folder: Path, since: str = "") -> Iterator[Line]:
