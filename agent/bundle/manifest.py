@@ -19,9 +19,10 @@ from agent.ports import Decision
 SCHEMA = "weldwatch.bundle/1"
 INPUT_NAME = "input"
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([-+][0-9A-Za-z.-]+)?$", max_length=64)]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+#: In Python alone `$` also fits before a newline at the end; with `(?!\n)` it says the same there as in JSON Schema.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)", max_length=64)]
+Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+([-+][0-9A-Za-z.-]+)?$(?!\n)", max_length=64)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 

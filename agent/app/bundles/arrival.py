@@ -27,7 +27,7 @@ class Install(Wishes, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     path: Text | None = None
     url: Text | None = None
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$(?!\n)")] | None = None
 
 
 class Activate(Wishes, frozen=True, kw_only=True, forbid_unknown_fields=True):
