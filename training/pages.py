@@ -60,7 +60,7 @@ PAGES = {
         examples(
             "weldwatch-train all --recipe demo --data frames/ --out out/",
             "weldwatch-train all --recipe aluminium --data al5083/ --out al/ --name cell-3",
-            "weldwatch-train all --recipe aluminium --data al5083/ --out al/ --resume",
+            "weldwatch-train all --recipe aluminium --data al5083/ --out al/ --name cell-3 --resume",
             then="read out/report.html; then weldwatch bundle install FILE, on the station.",
         ),
     ),

@@ -112,3 +112,12 @@ def test_the_digest_holds_what_decides_the_weights_and_nothing_else(tmp_path: Pa
     assert of("") == of("decision: {escape_rate: 0.1}")
     assert of("") == of("model: {weights_origin: elsewhere}")
     assert len({of(""), of("seed: 1"), of("train: {epochs: 3}"), of("model: {alpha: 1.0}")}) == 4
+
+
+def test_an_example_that_resumes_says_all_that_the_first_one_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("train", "all"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+        (resumed,) = [line for line in shown if line.startswith("weldwatch-train") and line.endswith("--resume")]
+        assert resumed.removesuffix(" --resume") in shown
