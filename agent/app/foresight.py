@@ -2,7 +2,7 @@
 
 Invariants
 - Looking changes nothing and holds up nobody: it has a thread of its own, and looks four times an hour (at far ends
-  once a day, by a handshake).
+  once a day, by a handshake; at each look while what is remembered of one is due, as it may have been renewed since).
 - A certificate is a problem from 21 days before its end, or in the last third of its life if that is shorter: who has
   a new one made each week by a machine is not woken.
 - What cannot be told (a file that is away, a far end that does not answer) is no problem here: deliveries tell it.
@@ -82,11 +82,16 @@ class Foresight:
         from agent.delivery.certificates import served
 
         now = self._clock.monotonic()
-        if self._stop.is_set() or now < self._far_at.get(one.key, now):
+        known = self._found.get(one.key)
+        remembered = known is not None and not self._due(known)
+        if self._stop.is_set() or (remembered and now < self._far_at.get(one.key, now)):
             return None
         if (shown := served(one)) is not None:
             self._far_at[one.key] = now + _FAR_S
         return shown
+
+    def _due(self, validity: Validity) -> bool:
+        return validity.ends - self._clock.now() < min(BEFORE, (validity.ends - validity.begins) / 3)
 
     def _judge(self, key: str, validity: Validity) -> None:
         now = self._clock.now()
@@ -98,7 +103,7 @@ class Foresight:
                 _log.error("certificate_ended:%s: on %s; give a new one", key, _day(validity.ends))
             return
         self._health.over(ended)
-        if validity.ends - now < min(BEFORE, (validity.ends - validity.begins) / 3):
+        if self._due(validity):
             detail = f"{key}: the certificate ends on {_day(validity.ends)}"
             if self._health.raise_problem(soon, detail):
                 _log.warning("certificate_ends:%s: on %s; have a new one made until then", key, _day(validity.ends))

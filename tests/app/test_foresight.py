@@ -78,6 +78,24 @@ def test_one_that_is_made_anew_each_week_wakes_nobody(tmp_path: Path) -> None:
     assert list(health.problems()) == ["certificate_ends:mqtt.tls.cert"]
 
 
+def test_a_far_end_that_is_renewed_each_day_wakes_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked once a day while it has time; never is what it showed yesterday called due."""
+    seen, health, hands = looking(tmp_path, tls={})
+    day, asked = timedelta(days=1), []
+
+    def served(_: object) -> known.Validity:
+        asked.append(hands.now())
+        begins = NOW + ((hands.now() - NOW) // (day * 0.6)) * day * 0.6  # renewed at six tenths of its life
+        return known.Validity(begins, begins + day)
+
+    monkeypatch.setattr(known, "served", served)
+    for _ in range(10 * 96):
+        seen.look()
+        assert health.problems() == {}
+        hands.advance(900)
+    assert len(asked) < 25, "only where what is remembered is due"
+
+
 def test_an_authority_that_ended_is_in_nobodys_way_beside_its_successor(tmp_path: Path) -> None:
     old, new = (certificates.authority(tmp_path / name, days=days) for name, days in (("old", "2"), ("new", "365")))
     both = tmp_path / "both.pem"
