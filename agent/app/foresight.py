@@ -71,6 +71,8 @@ class Foresight:
                 found[key] = of_file(path, key, self._clock.now())
             except UsageError:
                 found.pop(key, None)
+                for problem in ("certificate_ended", "certificate_ends"):
+                    self._health.over(f"{problem}:{key}", "its file cannot be read any more")
         for one in far_ends(self._config):
             if (shown := self._ask(one)) is not None:
                 found[one.key] = shown

@@ -113,6 +113,19 @@ def test_a_file_that_is_away_is_told_by_who_needs_it(tmp_path: Path) -> None:
     assert (seen.certificates(), health.problems()) == ({}, {})
 
 
+@pytest.mark.parametrize("days", ["5", "-1"])
+def test_a_problem_goes_with_the_file_that_it_is_of(tmp_path: Path, days: str) -> None:
+    authority = certificates.authority(tmp_path / "ca", days="365")
+    mine, key = authority.issue("mine", days=days)
+    seen, health, hands = looking(tmp_path, tls={"ca": str(authority.ca), "cert": str(mine), "key": str(key)})
+    hands.advance(4 * 86_400)
+    seen.look()
+    assert len(health.problems()) == 1
+    mine.unlink()
+    seen.look()
+    assert (list(seen.certificates()), health.problems()) == (["mqtt.tls.ca"], {})
+
+
 def test_each_file_goes_by_the_key_that_leads_to_it(tmp_path: Path) -> None:
     one, two = {"ca": "/a"}, {"ca": "/b", "cert": "/c", "key": "/k"}
     station = Station(
