@@ -180,6 +180,20 @@ def test_an_image_that_cannot_be_read_keeps_no_other_from_being_packed(
     assert b"missing: Permission denied\n" in found.values()
 
 
+def test_a_fault_of_one_part_keeps_no_other_from_being_packed(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falls(*_: object) -> object:
+        raise ValueError(f"password: {SECRETS[0]}")
+
+    monkeypatch.setattr(contents, "_check", falls)
+    parts = dict(contents.gather(station.file, 0))
+    assert json.loads(parts["check.json"])["missing"] == "unexpected: ValueError: password: (removed)"
+    assert "in falls" in json.loads(parts["check.json"])["fault"]
+    assert {"outbox.json", "statistics.json"} <= parts.keys()
+    assert_clean(parts)
+
+
 def test_the_journal_is_that_of_the_unit_that_runs_this_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

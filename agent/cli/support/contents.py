@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import traceback
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -80,6 +81,8 @@ def _or_why(part: Callable[[AgentConfig, Path], Any], settings: AgentConfig, sou
         return json.dumps(part(settings, source), indent=1)
     except (WeldwatchError, OSError) as error:
         return json.dumps({"missing": str(error)})
+    except Exception as error:  # noqa: BLE001  # a fault of ours is what a pack is asked for: the others are packed
+        return json.dumps({"missing": f"unexpected: {type(error).__name__}: {error}", "fault": traceback.format_exc()})
 
 
 def _check(settings: AgentConfig, source: Path) -> Any:
