@@ -25,7 +25,7 @@ from agent.ledger import Ledger, database
 from tests.support import certificates
 from tests.support.mosquitto import Mosquitto
 from tests.support.results import an_entry
-from tests.support.station import Station, weldwatch
+from tests.support.station import Station, until, weldwatch
 
 
 def findings(station: Station, expected: int = 0) -> dict[str, dict[str, Any]]:
@@ -79,6 +79,28 @@ def test_a_port_for_metrics_that_somebody_else_has(tmp_path: Path) -> None:
         found = findings(station, 1)["metrics"]
     assert found["state"] == "failed"
     assert "metrics.port" in found["remedy"]
+
+
+def test_a_port_for_metrics_that_another_stations_agent_has(tmp_path: Path) -> None:
+    port = free_port()
+    mine, other = (Station(tmp_path / name, metrics={"port": port}) for name in ("mine", "other"))
+    with other.running():
+        until(lambda: network._is_an_agents("127.0.0.1", port), "its metrics")
+        assert findings(other)["metrics"]["state"] == "ok"
+        found = findings(mine, 1)["metrics"]
+        assert (found["state"], found["remedy"]) == ("failed", "give this agent its own metrics.port")
+        with mine.running():  # it holds its state folder, and has no port
+            assert findings(mine, 1)["metrics"]["state"] == "failed"
+
+
+def test_whose_port_for_metrics_it_is_may_be_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = config.load(Station(tmp_path / "s", metrics={"port": other.getsockname()[1]}).file)
+        monkeypatch.setattr(network, "_is_an_agents", lambda *_: True)
+        for ours, state in ((None, "warning"), (True, "ok"), (False, "failed")):
+            monkeypatch.setattr(network, "_is_ours", lambda *_, ours=ours: ours)
+            (found,) = network.metrics(settings)
+            assert found.state == state
 
 
 def test_whoever_has_the_port_for_metrics_may_speak_anything(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from agent.cli.check.finding import Finding
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from agent.config import AgentConfig
 
 DAYS_BEFORE = 30  #: a certificate that ends sooner is warned of
@@ -90,7 +92,7 @@ def _until(name: str, ends: datetime, remedy: str) -> Finding:
 
 
 def metrics(config: AgentConfig) -> Iterator[Finding]:
-    """The port is free, or our own agent has it."""
+    """The port is free, or the agent has it that holds this state folder; another station's keeps ours out."""
     if config.metrics is None:
         return
     import socket
@@ -104,10 +106,52 @@ def metrics(config: AgentConfig) -> Iterator[Finding]:
             probe.bind((address, port))
         yield Finding("metrics", "ok", f"{where} is free")
     except OSError as error:
-        if _is_an_agents(address, port):
+        ours = _is_an_agents(address, port) and _is_ours(config.state, port)
+        if ours:
             yield Finding("metrics", "ok", f"a running agent serves them on {where}")
+        elif ours is None:
+            detail = f"an agent serves them on {where}; whether this station's cannot be told"
+            yield Finding("metrics", "warning", detail, "check again as the agent's user, or with sudo")
         else:
             yield Finding("metrics", "failed", f"{where}: {error.strerror}", "give this agent its own metrics.port")
+
+
+def _is_ours(state: str, port: int) -> bool | None:
+    """Whether who holds the state folder listens on the port; None where the kernel does not let us see."""
+    import re
+    from pathlib import Path
+
+    try:
+        holder = re.match(r"pid (\d+),", (Path(state) / "agent.lock").read_text(encoding="utf-8", errors="replace"))
+        if holder is None:
+            return False
+        files = Path("/proc", holder[1], "fd")
+        sockets = {f"socket:[{inode}]" for inode in _listening(port)}
+        return any(_leads_to(file) in sockets for file in files.iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except OSError:
+        return None
+
+
+def _leads_to(file: Path) -> str:
+    try:
+        return str(file.readlink())
+    except FileNotFoundError:  # closed meanwhile
+        return ""
+
+
+def _listening(port: int) -> Iterator[str]:
+    """Inodes of the sockets that listen there: columns of proc(5), /proc/net/tcp."""
+    from pathlib import Path
+
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        if not table.exists():  # a kernel without IPv6
+            continue
+        for line in table.read_text(encoding="ascii").splitlines()[1:]:
+            words = line.split()
+            if words[1].endswith(f":{port:04X}") and words[3] == "0A":
+                yield words[9]
 
 
 def _is_an_agents(address: str, port: int) -> bool:
