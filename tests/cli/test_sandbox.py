@@ -180,6 +180,13 @@ def test_below_what_is_closed_nothing_is_opened_again_but_below_an_empty_home_is
     assert judged(file, sources=folder("/home/x", after="delete"))["sandbox"].state == "ok"
 
 
+def test_of_dev_the_shared_memory_is_the_hosts(file: Path, units: Path) -> None:
+    assert judged(file, sources=folder("/dev/shm/captures", after="delete"))["sandbox"].state == "ok"
+    assert judged(file, sources=folder("/dev/captures"))["sandbox"].state == "failed"
+    drop_in(units, "weldwatch.service", "InaccessiblePaths=/dev/shm")
+    assert judged(file, sources=folder("/dev/shm/captures"))["sandbox"].state == "failed"
+
+
 def test_drop_ins_count_in_systemds_order(file: Path, units: Path) -> None:
     drop_in(units, "weldwatch.service", "ReadWritePaths=-/srv", "10-more.conf")
     assert judged(file, state="/srv/state")["sandbox"].state == "ok"

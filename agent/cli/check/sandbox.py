@@ -4,7 +4,8 @@ Root, and whoever tries by hand, write where the service must not: its unit give
 (systemd.exec(5), "Sandboxing"). This is that view, made from what the unit says.
 
 Invariants: the rule with the longest path counts, of two for one path the stricter; below what is closed wholly nothing
-can be opened again; nothing is tried, and nothing of the unit is changed. tests/deploy compares it with systemd's own.
+can be opened again (but what PrivateDevices= leaves of /dev); nothing is tried, and
+nothing of the unit is changed. tests/deploy compares it with systemd's own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ Kind = Literal["open", "read only", "closed", "apart"]
 _YES = ("yes", "true", "on", "1")
 _HOMES = ("/home", "/root", "/run/user")
 _STRICT_FREE = ("/dev", "/proc", "/sys")  #: not made read only by ProtectSystem=strict
+_HOSTS_OWN = ("/dev/shm", "/dev/mqueue")  #: PrivateDevices= keeps the host's  # noqa: S108  # named, not used
 _PREFIX = "credential:"
 
 
@@ -134,7 +136,8 @@ def _barred(place: Place, unit: Unit, rules: list[Rule]) -> Barred | None:
     rule = max(holding, key=lambda one: (len(one.path.parts), one.kind != "open"), default=None)
     for kind, opens in (("closed", ()), ("apart", ("BindPaths", "BindReadOnlyPaths"))):
         for other in holding:
-            if other.kind == kind and rule is not None and rule.why not in opens:
+            kept = rule is not None and str(rule.path) in _HOSTS_OWN and other.why == "PrivateDevices=yes"
+            if other.kind == kind and rule is not None and rule.why not in opens and not kept:
                 rule = other
     if rule is None or rule.kind == "open" or (rule.kind == "read only" and place.need == "read"):
         return None
@@ -166,6 +169,8 @@ def _rules(unit: Unit) -> Iterator[Rule]:
             yield _rule(path, "apart", f"PrivateTmp={tmp}")
     if unit.last("PrivateDevices", "no").lower() in _YES:
         yield _rule("/dev", "closed", "PrivateDevices=yes")
+        for path in _HOSTS_OWN:
+            yield _rule(path, "open", "PrivateDevices=yes")
 
 
 def _target(word: str) -> str:
