@@ -199,10 +199,13 @@ find_file() { # NAME PATH-IN-A-CHECKOUT
     fail "$wheels/$1 is missing; make the folder anew with deploy/make-wheels.sh"
 }
 
-# What is on now, was on when it was removed, or is to be on after the first installation.
+# What is on now, was on when it was removed, or is to be on after the first installation. Before all of these: what a
+# run wanted that was interrupted.
 find_units() {
     first=no
-    if [ -e "$STOPPED" ]; then
+    if [ -e "$PENDING" ]; then
+        first=$(pending first) on=$(pending on) changed=yes
+    elif [ -e "$STOPPED" ]; then
         on=$(cat "$STOPPED")
     elif [ -e "$UNITS/weldwatch.service" ] && systemd_runs; then
         on=$(units_on)
@@ -210,6 +213,20 @@ find_units() {
         first=yes
         on=$(echo weldwatch.service; units_enabled)
     fi
+}
+
+pending() { sed -n "s/^$1 //p" "$PENDING"; } # KEY
+
+# Written down before the switch: after it nothing else tells what was on, and which one has not been started yet.
+write_pending() { # NAME
+    back=$before
+    [ "$action" != rollback ] || back=$1
+    {
+        printf '%s\n' "first $first" "before $before" "older $older" "back $back"
+        for unit in $on; do echo "on $unit"; done
+    } > "$PENDING.part"
+    sync
+    mv "$PENDING.part" "$PENDING"
 }
 
 # Why an environment does not run what this station runs, in one line; nothing when it does. A broker or a camera that
@@ -230,7 +247,7 @@ for one in json.load(sys.stdin)["findings"]:
 }
 
 # With its units. A link beside it, renamed over it: at every moment there is a whole environment in use.
-switch_to() { # NAME
+switch_to() { # NAME PREVIOUS
     for unit in weldwatch.service weldwatch@.service; do
         cmp -s "$OPT/$1/units/$unit" "$UNITS/$unit" && continue
         install -m 0644 "$OPT/$1/units/$unit" "$UNITS/$unit"
@@ -239,6 +256,7 @@ switch_to() { # NAME
     [ "$(readlink "$OPT/current" || true)" = "$1" ] || changed=yes
     ln -sfn "$1" "$OPT/.next"
     mv -T "$OPT/.next" "$OPT/current"
+    if [ -n "$2" ] && [ "$2" != "$1" ]; then ln -sfn "$2" "$OPT/previous"; else rm -f "$OPT/previous"; fi
     ln -sfn "$OPT/current/bin/weldwatch" "$COMMAND"
     sync
     if systemd_runs; then systemctl daemon-reload; fi
@@ -247,28 +265,35 @@ switch_to() { # NAME
 # Take an environment into use. The one before is kept, and taken back when this one does not take the station's
 # configuration or does not start.
 take_up() { # NAME
-    find_units
     changed=no
-    before=$(readlink "$OPT/current" || true)
-    if [ -z "$before" ] || [ "$before" = "$1" ] || ! whole "$OPT/$before"; then before=''; fi
+    find_units
+    find_before "$1"
     if [ -n "$before" ]; then
         refused=$(refusal "$OPT/$1")
         if [ -n "$refused" ]; then
             tidy
-            fail "$1 does not run this station: $refused; nothing was changed, $before is in use"
+            fail "$1 does not run this station: $refused; nothing was changed, $(readlink "$OPT/current") is in use"
         fi
     fi
-    switch_to "$1"
+    [ "$start" = no ] || write_pending "$1"
+    switch_to "$1" "${before:-$older}"
     if ! bring_up 2> "$scratch/errors"; then
-        [ -n "$before" ] || { cat "$scratch/errors" >&2; exit 1; }
-        switch_to "$before"
+        [ -n "$before" ] || { rm -f "$PENDING"; cat "$scratch/errors" >&2; exit 1; }
+        switch_to "$before" "$older"
         bring_up || true
+        rm -f "$PENDING"
         tidy
         fail "$1 does not start ('journalctl -u weldwatch*' says why); $before is in use again"
     fi
-    [ -z "$before" ] || ln -sfn "$before" "$OPT/previous"
-    [ "$(readlink "$OPT/previous" || true)" != "$1" ] || rm "$OPT/previous" # the one between does not run any more
+    [ "$start" = no ] || rm -f "$PENDING"
     tidy
+}
+
+# The one to go back to, nothing when it does not run any more; and the one that --rollback led to until now.
+find_before() { # NAME
+    before=$(readlink "$OPT/current" || true) older=$(readlink "$OPT/previous" || true)
+    [ ! -e "$PENDING" ] || before=$(pending before) older=$(pending older)
+    if [ -z "$before" ] || [ "$before" = "$1" ] || ! whole "$OPT/$before"; then before=''; fi
 }
 
 # A service that runs what is installed already goes on running; one that somebody has switched off stays off.
@@ -296,7 +321,9 @@ do_install() {
 }
 
 do_rollback() {
-    back=$(readlink "$OPT/previous" || true)
+    back=''
+    [ ! -e "$PENDING" ] || back=$(pending back)
+    [ -n "$back" ] || back=$(readlink "$OPT/previous" || true)
     [ -n "$back" ] || fail "there is no environment to go back to in $OPT"
     whole "$OPT/$back" || fail "$OPT/$back does not run any more (its Python or files are gone); nothing was changed: \
 to go back, run install.sh of the version that you want"

@@ -12,7 +12,7 @@ import pytest
 
 from agent import __version__
 from tests.deploy.conftest import NEXT
-from tests.deploy.machine import VAR, Machine, deliver, names, wait_for
+from tests.deploy.machine import VAR, Machine, cut_off, deliver, names, wait_for
 from tests.support.bundles import brightness_bundle, flat_png
 from tests.support.station import until
 
@@ -204,4 +204,9 @@ def test_removing_keeps_what_is_the_stations_until_it_is_purged(station: Machine
                       "'/proc/*' -not -path '/var/log/*' 2>/dev/null", check=False).stdout  # fmt: skip
     assert left == ""
     assert station.sh("getent passwd weldwatch", check=False).returncode != 0
-    station.sh("/root/kit/install.sh --uninstall --purge")  # twice is as well
+    cut_off(station, "kit/install.sh")
+    station.sh("/root/kit/install.sh")  # finishes it
+    assert station.told("weldwatch", "UnitFileState", "ActiveState") == {
+        "UnitFileState": "enabled", "ActiveState": "active",
+    }  # fmt: skip
+    station.sh("/root/kit/install.sh --uninstall --purge && /root/kit/install.sh --uninstall --purge")  # as well

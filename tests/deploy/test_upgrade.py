@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from tests.deploy.machine import VAR, Machine, deliver, wait_for
+from tests.deploy.conftest import NEXT
+from tests.deploy.machine import VAR, Machine, cut_off, deliver, wait_for
 from tests.support.bundles import brightness_bundle
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(900)]  # the first makes the bare system
@@ -85,6 +86,26 @@ def test_a_release_that_does_not_start_is_gone_back_from(station: Machine) -> No
     wait_for(station, "still-here.png")
 
 
+def test_an_upgrade_that_is_cut_off_after_the_switch_is_finished_by_the_next_run(station: Machine) -> None:
+    old = station.told("weldwatch", "MainPID")
+    for interrupted, release in (("next/install.sh", NEXT), ("next/install.sh --rollback", __version__)):
+        cut_off(station, interrupted)
+        assert station.told("weldwatch", "MainPID") == old, "nothing was started yet"
+        assert len(station.sh("ls -d /opt/weldwatch/0.1.*/").stdout.split()) >= 2
+        station.sh(f"/root/{interrupted}")
+        new = station.told("weldwatch", "MainPID")
+        assert new != old
+        running = station.sh(f"tr '\\0' ' ' < /proc/{new['MainPID']}/cmdline").stdout
+        assert running.startswith(f"/opt/weldwatch/{release}-")
+        assert not (station.root / "etc/weldwatch/.pending").exists()
+        old = new
+    cut_off(station, "next/install.sh")
+    station.sh("/root/next/install.sh --rollback")
+    assert station.told("weldwatch", "MainPID") != old
+    assert station.sh("weldwatch --version").stdout == f"weldwatch {__version__}\n"
+    station.wait_active("weldwatch")
+
+
 def test_what_somebody_has_switched_off_stays_off_and_what_was_on_comes_back(station: Machine) -> None:
     station.sh(
         "sed -e 's/cam-07/cam-08/' -e 's#/var/lib/weldwatch#/var/lib/weldwatch/cam-08#' /etc/weldwatch/agent.yaml "
@@ -149,7 +170,8 @@ def test_it_is_on_the_disk_before_it_is_in_use(station: Machine) -> None:
     station.sh("rm -rf /opt/weldwatch/0.1.1*; PATH=/root/order:$PATH /root/next/install.sh")
     steps = [line.split()[0] + " " + Path(line.split()[-1]).name
              for line in (station.root / "root/order/log").read_text().splitlines()]  # fmt: skip
-    assert steps == ["mv weldwatch.py", "sync sync", "mv complete", "mv current", "sync sync"]
+    assert steps == ["mv weldwatch.py", "sync sync", "mv complete", "sync sync", "mv .pending", "mv current",
+                     "sync sync"]  # fmt: skip
     station.sh("/root/next/install.sh --rollback")
 
 
