@@ -57,6 +57,10 @@ done
 [ ! -e /usr/share/weldwatch/agent.example.yaml ] ||
     fail "weldwatch is installed as a Debian package: upgrade and remove it with apt" 2
 
+# Before anything is made: a link cannot be renamed over it.
+[ "$action" = uninstall ] || [ ! -e "$OPT/current" ] || [ -L "$OPT/current" ] ||
+    fail "$OPT/current is a folder made by hand: move it away (mv $OPT/current $OPT-by-hand), then run this again" 2
+
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 

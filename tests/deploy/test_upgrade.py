@@ -181,6 +181,19 @@ def test_a_wheel_that_is_missing_is_one_line(station: Machine) -> None:
         assert "msgspec==" in refused(station, "/root/less/install.sh")
 
 
+def test_an_environment_made_by_hand_is_one_line_and_stays(station: Machine) -> None:
+    station.sh("mv /opt/weldwatch/current /root/link && mkdir /opt/weldwatch/current")
+    try:
+        for run in ("/root/next/install.sh", "/root/kit/install.sh --rollback"):
+            done = station.sh(run, check=False)
+            assert done.returncode == 2
+            (line,) = done.stderr.splitlines()
+            assert "/opt/weldwatch/current is a folder made by hand: move it away" in line
+            assert done.stdout == ""
+    finally:
+        station.sh("rmdir /opt/weldwatch/current; mv /root/link /opt/weldwatch/current")
+
+
 def test_who_is_not_root_is_told_in_one_line(station: Machine) -> None:
     station.sh("rm -rf /tmp/kit && cp -r /root/kit /tmp/kit && chmod -R go+rX /tmp/kit")
     done = station.sh("cd / && setpriv --reuid=nobody --regid=nogroup --clear-groups /tmp/kit/install.sh", check=False)
