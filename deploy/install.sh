@@ -184,13 +184,14 @@ COMMAND
     chmod 0755 "$environment/bin/weldwatch"
 }
 
-# The one in use and the one before stay.
+# The one in use and the one before stay, and one that still runs: an agent reads files of its own for as long as it does.
 tidy() {
+    cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' '\n' > "$scratch/running" || true
     for one in "$OPT"/*/; do
         one=$(basename "$one")
         case $one in current | previous) continue ;; esac
         [ "$one" = "$(readlink "$OPT/current")" ] || [ "$one" = "$(readlink "$OPT/previous" || true)" ] ||
-            rm -rf "${OPT:?}/$one"
+            grep -qF "$OPT/$one/" "$scratch/running" || rm -rf "${OPT:?}/$one"
     done
 }
 
@@ -209,10 +210,10 @@ find_units() {
     first=no
     if [ -e "$PENDING" ]; then
         first=$(pending first) on=$(pending on) changed=yes
-    elif [ -e "$STOPPED" ]; then
-        on=$(cat "$STOPPED")
     elif [ -e "$UNITS/weldwatch.service" ] && systemd_runs; then
         on=$(units_on)
+    elif [ -e "$STOPPED" ]; then
+        on=$(cat "$STOPPED")
     else
         first=yes
         on=$(echo weldwatch.service; units_enabled)
@@ -281,6 +282,7 @@ take_up() { # NAME
     fi
     [ "$start" = no ] || write_pending "$1"
     switch_to "$1" "${before:-$older}"
+    rm -f "$STOPPED" # from here on it is what systemd says
     if ! bring_up 2> "$scratch/errors"; then
         [ -n "$before" ] || { rm -f "$PENDING"; cat "$scratch/errors" >&2; exit 1; }
         switch_to "$before" "$older"
@@ -309,7 +311,6 @@ bring_up() {
     [ "$start" = yes ] || return 0
     [ "$first" = no ] || systemctl enable --quiet --force weldwatch.service
     if [ "$changed" = yes ]; then start_units "$on" || return; fi
-    rm -f "$STOPPED"
     [ -n "$on" ] || say "the service was off and stays off; to switch it on: sudo systemctl enable --now weldwatch"
 }
 
@@ -336,7 +337,10 @@ to go back, run install.sh of the version that you want"
 }
 
 do_uninstall() {
-    if [ -e "$UNITS/weldwatch.service" ] && systemd_runs; then stop_units; fi
+    if [ -e "$UNITS/weldwatch.service" ] && systemd_runs; then
+        [ -z "$(units_on)" ] || rm -f "$STOPPED" # an older one; with nothing on it is that of a run that was interrupted
+        stop_units
+    fi
     rm -f "$UNITS/weldwatch.service" "$UNITS/weldwatch@.service"
     if systemd_runs; then systemctl daemon-reload; fi
     rm -rf "$OPT"

@@ -116,6 +116,7 @@ def test_what_somebody_has_switched_off_stays_off_and_what_was_on_comes_back(sta
             station.sh(upgrade)
             assert state(station) == ("disabled", "inactive"), upgrade
             assert state(station, "weldwatch@cam-08") == ("enabled", "active"), upgrade
+        station.sh("echo weldwatch@cam-08.service > /etc/weldwatch/.stopped")  # of an installation long ago
         station.sh("systemctl stop weldwatch@cam-08; systemctl start weldwatch")
         for upgrade in ("/root/next/install.sh", "/root/kit/install.sh --uninstall && /root/kit/install.sh"):
             station.sh(upgrade)
@@ -173,6 +174,17 @@ def test_it_is_on_the_disk_before_it_is_in_use(station: Machine) -> None:
     assert steps == ["mv weldwatch.py", "sync sync", "mv complete", "sync sync", "mv .pending", "mv current",
                      "sync sync"]  # fmt: skip
     station.sh("/root/next/install.sh --rollback")
+
+
+def test_what_a_process_still_runs_from_is_not_tidied_away(station: Machine) -> None:
+    """Twice upgraded with ``--no-start``: what runs is neither in use nor the one before."""
+    pid = station.told("weldwatch", "MainPID")["MainPID"]
+    station.sh("rm -rf /root/other && cp -r /root/next /root/other && echo '# another' >> /root/other/requirements.txt")
+    station.sh("/root/next/install.sh --no-start; /root/other/install.sh --no-start")
+    python = station.sh(f"tr '\\0' '\\n' < /proc/{pid}/cmdline | head -n 1").stdout.strip()
+    assert python.startswith(f"/opt/weldwatch/{__version__}-")
+    station.sh(f"test -e {python}")
+    station.sh("/root/kit/install.sh; systemctl restart weldwatch")
 
 
 def test_a_wheel_that_is_missing_is_one_line(station: Machine) -> None:
