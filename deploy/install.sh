@@ -129,7 +129,7 @@ name_environment() {
 # Python away.
 whole() { # ENVIRONMENT
     [ -s "$1/complete" ] && (cd "$1" && sha256sum --check --status complete) 2> /dev/null &&
-        "$1/bin/weldwatch" --version > /dev/null 2>&1
+        case $("$1/bin/weldwatch" --version 2> /dev/null) in "weldwatch "[0-9]*) ;; *) return 1 ;; esac
 }
 
 make_environment() {
@@ -168,11 +168,12 @@ fill_environment() {
     "$environment/bin/weldwatch" bundle verify weld-demo > /dev/null
 }
 
+# A write that fails is seen here or nowhere: `set -e` is off in what `||` follows.
 # In front of pip's own: who starts it, by hand or as the service, is told what to do when the Python is gone.
 write_command() {
-    real=$(readlink -f "$environment/bin/python")
+    real=$(readlink -f "$environment/bin/python") || return 1
     mv "$environment/bin/weldwatch" "$environment/bin/weldwatch.py" || return 1
-    cat > "$environment/bin/weldwatch" <<COMMAND
+    cat > "$environment/bin/weldwatch" <<COMMAND || return 1
 #!/bin/sh
 python=$environment/bin/python
 [ -x "\$python" ] && [ "\$(readlink -f "\$python")" = "$real" ] || {

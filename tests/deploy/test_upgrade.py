@@ -187,6 +187,14 @@ def test_what_a_process_still_runs_from_is_not_tidied_away(station: Machine) -> 
     station.sh("/root/kit/install.sh; systemctl restart weldwatch")
 
 
+def test_a_command_that_could_not_be_written_is_noticed(station: Machine) -> None:
+    """As on a disk that is full for just this file: ``cat`` has written nothing."""
+    station.sh("mkdir -p /root/full; printf '#!/bin/sh\\n[ $# != 0 ] && exec /bin/cat \"$@\"\\nexit 1\\n' "
+               "> /root/full/cat; chmod +x /root/full/cat; rm -rf /opt/weldwatch/0.1.1*")  # fmt: skip
+    with nothing_changes(station):
+        assert "nothing was changed" in refused(station, "PATH=/root/full:$PATH; /root/next/install.sh")
+
+
 def test_a_wheel_that_is_missing_is_one_line(station: Machine) -> None:
     station.sh("rm -rf /root/less && cp -r /root/next /root/less && rm /root/less/msgspec-*.whl")
     with nothing_changes(station):
