@@ -191,6 +191,7 @@ tidy() {
     for one in "$OPT"/*/; do
         one=$(basename "$one")
         case $one in current | previous) continue ;; esac
+        [ -e "$OPT/$one/pyvenv.cfg" ] || continue # not made here: somebody's own
         [ "$one" = "$(readlink "$OPT/current")" ] || [ "$one" = "$(readlink "$OPT/previous" || true)" ] ||
             grep -qF "$OPT/$one/" "$scratch/running" || rm -rf "${OPT:?}/$one"
     done

@@ -147,8 +147,9 @@ def test_an_upgrade_keeps_what_is_there_and_can_be_taken_back(station: Machine) 
     running = station.told("weldwatch", "MainPID")
     assert f"{__version__} is there already" in station.sh("/root/kit/install.sh").stdout
     assert station.told("weldwatch", "MainPID") == running, "nothing is new: it goes on running"
-    station.sh("/root/next/install.sh")
+    station.sh("mkdir -p /opt/weldwatch/notes && /root/next/install.sh")
     station.wait_active("weldwatch")
+    station.sh("rmdir /opt/weldwatch/notes")  # a folder that is somebody's own
     assert station.sh("weldwatch --version").stdout == f"weldwatch {NEXT}\n"
     deliver(station, "new.png")
     wait_for(station, "new.png")
