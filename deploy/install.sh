@@ -61,6 +61,10 @@ done
 [ "$action" = uninstall ] || [ ! -e "$OPT/current" ] || [ -L "$OPT/current" ] ||
     fail "$OPT/current is a folder made by hand: move it away (mv $OPT/current $OPT-by-hand), then run this again" 2
 
+mkdir -p "$OPT"
+exec 9< "$OPT"
+flock -n 9 || fail "another install.sh is at work on this machine: wait until it has ended" 2
+
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -257,7 +261,9 @@ for one in json.load(sys.stdin)["findings"]:
 switch_to() { # NAME PREVIOUS
     for unit in weldwatch.service weldwatch@.service; do
         cmp -s "$OPT/$1/units/$unit" "$UNITS/$unit" && continue
-        install -m 0644 "$OPT/$1/units/$unit" "$UNITS/$unit"
+        install -m 0644 "$OPT/$1/units/$unit" "$UNITS/.$unit.part"
+        sync
+        mv "$UNITS/.$unit.part" "$UNITS/$unit"
         changed=yes
     done
     [ "$(readlink "$OPT/current" || true)" = "$1" ] || changed=yes

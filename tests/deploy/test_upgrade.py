@@ -214,6 +214,12 @@ def test_an_environment_made_by_hand_is_one_line_and_stays(station: Machine) -> 
         station.sh("rmdir /opt/weldwatch/current; mv /root/link /opt/weldwatch/current")
 
 
+def test_two_at_once_are_one(station: Machine) -> None:
+    done = station.sh("flock /opt/weldwatch /root/next/install.sh", check=False)
+    assert done.returncode == 2
+    assert "another install.sh is at work" in done.stderr
+
+
 def test_who_is_not_root_is_told_in_one_line(station: Machine) -> None:
     station.sh("rm -rf /tmp/kit && cp -r /root/kit /tmp/kit && chmod -R go+rX /tmp/kit")
     done = station.sh("cd / && setpriv --reuid=nobody --regid=nogroup --clear-groups /tmp/kit/install.sh", check=False)
