@@ -104,12 +104,10 @@ class Health:
             return False
         problem, _, source = code.partition(":")
         more = f": {note}" if note else ""
-        if problem in _OF_A_KEY:
-            _log.info("%s is over: %s%s", problem, source, f"; {note}" if note else "")
-        elif source:
+        if source and problem not in _OF_A_KEY:
             _log.info("source %s: %s is over%s", source, problem, more)
         else:
-            _log.info("%s is over%s", problem, more)
+            _log.info("%s is over%s", code, more)
         return True
 
     def problems(self) -> dict[str, str]:

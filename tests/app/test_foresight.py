@@ -62,7 +62,7 @@ def test_certificates_of_both_ends_are_seen_before_they_end_and_their_renewal_to
         "certificate_ends:mqtt.tls.cert",
         "certificate_ended:mqtt.tls.cert",
         "certificate_ends:mqtt.host",
-        "certificate_ended is over: mqtt.tls.cert",
+        "certificate_ended:mqtt.tls.cert is over",
     ]
 
 
