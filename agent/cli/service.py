@@ -87,8 +87,15 @@ def unit_of(config: Path) -> Unit | None:
 
 
 def lend_credentials(unit: Unit | None) -> None:
-    """Let this process use what systemd has handed to the unit, where that runs and nobody named another folder."""
-    if unit is None or "CREDENTIALS_DIRECTORY" in os.environ:
+    """Let this process use what systemd hands to the unit: variables that the configuration names and that are not
+    set here; credentials, where the unit runs and nobody named another folder.
+    """
+    if unit is None:
+        return
+    given = _environment(unit)
+    for name in _named(Path(unit.expand(unit.config))) & given.keys():
+        os.environ.setdefault(name, given[name])
+    if "CREDENTIALS_DIRECTORY" in os.environ:
         return
     folder = CREDENTIALS / unit.name
     try:
@@ -96,6 +103,35 @@ def lend_credentials(unit: Unit | None) -> None:
             os.environ["CREDENTIALS_DIRECTORY"] = str(folder)
     except OSError:  # closed to us: what needs a credential says so
         return
+
+
+def _environment(unit: Unit) -> dict[str, str]:
+    """Of ``Environment=``, then of ``EnvironmentFile=``, which counts more."""
+    words = unit.words("Environment")
+    for file in unit.said.get("EnvironmentFile", []):
+        try:
+            text = Path(unit.expand(file).removeprefix("-")).read_text(encoding="utf-8", errors="replace")
+        except OSError:  # closed to us, or away: what needs a variable says so
+            continue
+        words += [_assigned(line) for line in _lines(text)]
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _named(config: Path) -> set[str]:
+    """Variables that the configuration names. No other is lent: LD_PRELOAD would lead root, who may be the caller."""
+    try:
+        text = config.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    return set(re.findall(r"_env[\"']?\s*:\s*[\"']?(\w+)", text))
+
+
+def _assigned(line: str) -> str:
+    """A line of an environment file: without quotes the value goes to the end of the line, blanks and all."""
+    name, _, value = line.partition("=")
+    value = value.strip()
+    unquoted = " ".join(_split(value)) if value[:1] in ("'", '"') else value
+    return f"{name.strip()}={unquoted}"
 
 
 def read(name: str) -> Unit:

@@ -285,6 +285,30 @@ def test_the_credentials_of_the_unit_that_runs_are_used_and_taken_out_of_what_is
     assert b"of-the-service" not in b"".join(parts.values())
 
 
+def test_variables_of_the_unit_are_used_and_taken_out_of_what_is_packed(
+    tmp_path: Path, units: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.environ", {**os.environ, "MINE": "of-this-shell"})
+    one = Station(
+        tmp_path / "s",
+        mqtt={"brokers": [{"host": "127.0.0.1", "port": 1, "username": "u", "password_env": name}
+                          for name in ("BROKER_A", "BROKER_B", "MINE")]},
+    )  # fmt: skip
+    (tmp_path / "env").write_text("# of the broker\nBROKER_B='from a file'\nMINE=of-the-unit\nBROKER_A=it is#this\n")
+    (units / "weldwatch-mine.service").write_text(
+        f"[Service]\nExecStart=/opt/weldwatch run --config {one.file}\nUser=from a file\n"
+        f'Environment="BROKER_A=hidden" X=1\nEnvironmentFile=-{tmp_path}/env\nEnvironmentFile=-/nowhere\n'
+    )
+    parts = dict(contents.gather(one.file, 0))
+    told = [finding["detail"] for finding in json.loads(parts["check.json"]) if finding["name"] == "mqtt"]
+    assert len(told) == 3
+    assert all("nothing listening" in detail for detail in told), told
+    known = (os.environ["BROKER_A"], os.environ["BROKER_B"], os.environ["MINE"])
+    assert known == ("it is#this", "from a file", "of-this-shell")
+    assert "X" not in os.environ, "no variable but those that the configuration names: it may be LD_PRELOAD"
+    assert b"from a file" not in parts["check.json"]
+
+
 def test_folders_that_bundles_come_by_are_tried(tmp_path: Path) -> None:
     keys, drop = tmp_path / "keys", tmp_path / "drop"
     for made in (keys, drop):
