@@ -251,6 +251,12 @@ PLANTED = [
     "api-key: S3CRET",
     "ExecStart=mosquitto_sub -h broker -u cam -P S3CRET -t '#'",
     "curl --password S3CRET",
+    "curl -s -u cam:S3CRET https://plant.example",
+    "curl --user cam:S3CRET https://plant.example",
+    "PGPASSWORD=S3CRET psql",
+    "MQTT_PW=S3CRET weldwatch run",
+    "Passwort: S3CRET",
+    "pasword: S3CRET",
     "-----BEGIN EC PRIVATE KEY-----\nS3CRET\n-----END EC PRIVATE KEY-----",
     "-----BEGIN PRIVATE KEY-----\n10:22:05 app[7]: MIIEvgIBADANBgkqhkiGS3CRET/9w0BAQ\n10:22:05 app[7]: (and cut)",
 ]
@@ -303,6 +309,16 @@ def test_an_ordinary_user_name_goes_where_it_is_named_as_one_and_a_plain_path_af
     assert redaction.Scrubber(value).text(text) == (
         "username: (removed), PIN (removed); POST https://mes.plant:8443/(removed) to mqtt://(removed)@h"
     )
+
+
+@pytest.mark.parametrize("key", ["pasword", "passwort", "password1", "pw", "mqtt_pw", "kennwort"])
+def test_a_key_that_is_misspelled_names_a_secret_all_the_same(key: str) -> None:
+    assert redaction.settings({"mqtt": {key: "Hunter22geheim"}}) == {"mqtt": {key: redaction.REMOVED}}
+    assert "Hunter22" not in redaction.Scrubber({"mqtt": {key: "Hunter22geheim"}}).text("it says Hunter22geheim")
+    assert redaction.settings({"password_file": "/a", "password_env": "B"}) == {
+        "password_file": "/a",
+        "password_env": "B",
+    }
 
 
 def test_a_fence_in_a_message_takes_nothing_else_with_it() -> None:

@@ -23,14 +23,17 @@ from agent.errors import UsageError
 
 REMOVED = "(removed)"
 _SECRET_KEY = re.compile(
-    r"(^|[_-])pass(word|wd|phrase)?$|secret|token$|^user(name)?$|credential|api[_-]?key|authorization", re.I
+    r"(^|[_-])(pass|pa?s+w\w*?|passphrase|pw|pwd|ken+wort)(?<!_file)(?<!_env)$|secret|token$|"
+    r"^user(name)?$|credential|api[_-]?key|authorization",
+    re.I,
 )
 _NAME_KEY = re.compile(r"^user(name)?$", re.I)
 _SECRET_FILE = re.compile(r"(pass\w*|token|secret|key)_file$|^key$")
 _SECRET_ENV = re.compile(r"_env$")
 #: What a name of a secret ends with, in a text; ``key`` alone is the name of too much else.
 _NAMED = (
-    r"(?:pass(?:word|wd|phrase)|pwd|secret|token|username|user(?==)|(?:api|access|private|secret|shared|auth)[_-]?key)"
+    r"(?:passw\w*(?<!_file)(?<!_env)|passphrase|pasword|pwd|pw|secret|token|username|user(?==)|"
+    r"(?:api|access|private|secret|shared|auth)[_-]?key)"
 )
 #: Words of our own messages that follow such a name and a colon.
 _NO_VALUE = r"(?!(?:null|none|missing|unknown key|no such|the environment)(?:[\s\"',;}]|$)|\(removed)"
@@ -55,10 +58,12 @@ _LOOKS_LIKE = (
     re.compile(r"(?P<kept>\bbearer )(?=[\w.~+/=-]*\d)[\w.~+/=-]{6,}", re.I),
     re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"),  # a JSON Web Token
     re.compile(rf"(?P<kept>\s--?(?:[\w-]+-)?(?:password|passwd|pass|pw|token|username)[ =]){_VALUE}", re.I),
+    re.compile(rf"(?P<kept>\bcurl\b[^\n]{{0,300}}?\s(?:-u|--user)[ =]?){_VALUE}"),
     re.compile(rf"(?P<kept>\bmosquitto_\w+\b[^\n]{{0,300}}?\s-P ){_VALUE}"),
     re.compile(rf"(?P<kept>\bmosquitto_\w+\b[^\n]{{0,300}}?\s-u ){_VALUE}"),
     re.compile(
-        rf"(?P<kept>(?<!unexpected )(?<![\w-])(?:[\w-]*[_-])?{_NAMED}(?:{_QUOTE})?\s*[:=]\s*){_NO_VALUE}{_VALUE}", re.I
+        rf"(?P<kept>(?<!unexpected )(?<![\w-])(?:[\w-]*[_-]|PG)?{_NAMED}(?:{_QUOTE})?\s*[:=]\s*){_NO_VALUE}{_VALUE}",
+        re.I,
     ),
 )
 _SHORTEST = 4  #: a secret of fewer characters would blot out half of every text
