@@ -321,6 +321,21 @@ def test_a_key_that_is_misspelled_names_a_secret_all_the_same(key: str) -> None:
     }
 
 
+def test_what_stands_under_a_key_that_there_is_not_goes(tmp_path: Path) -> None:
+    source = tmp_path / "agent.yaml"
+    source.write_text(
+        "station: {name: cam-07}\nmqtt: {host: broker.example, losung: Hunter22geheim}\nzugang: [Kennwort99]\n"
+        "sources: [{type: folder, name: captures, path: /captures}]\n"
+    )
+    packed = dict(contents.gather(source, 0))["configuration.yaml"].decode()
+    assert "# wrong: " in packed
+    assert "unknown key" in packed
+    assert "Hunter22" not in packed
+    assert "Kennwort99" not in packed
+    for kept in ("name: cam-07", "host: broker.example", "losung: ", "type: folder", "path: /captures"):
+        assert kept in packed
+
+
 def test_a_fence_in_a_message_takes_nothing_else_with_it() -> None:
     text = "PEM must begin with -----BEGIN PRIVATE KEY-----\n10:22:05 INFO station cam-07 watches captures"
     assert redaction.Scrubber(None).text(text).endswith("watches captures")

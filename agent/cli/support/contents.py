@@ -11,6 +11,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec.inspect
+
 from agent import __version__, config, strict_yaml
 from agent.cli.service import lend_credentials, unit_of
 from agent.cli.support import redaction
@@ -66,8 +68,20 @@ def _settings(source: Path) -> tuple[Any, AgentConfig | None, str]:
     try:
         return text, config.load(source), ""
     except WeldwatchError as error:
-        shown = _yaml(redaction.settings(text))
+        shown = _yaml(redaction.settings(text, _keys(msgspec.inspect.type_info(config.AgentConfig))))
         return text, None, f"# wrong: {printable(str(error))}\n{shown}"
+
+
+def _keys(kind: msgspec.inspect.Type) -> set[str]:
+    """The names of all keys that a configuration of this type can have, at whatever depth."""
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return set().union(*(_keys(one) for one in kind.types))
+    if isinstance(kind, msgspec.inspect.CollectionType):
+        return _keys(kind.item_type)
+    if not isinstance(kind, msgspec.inspect.StructType):
+        return set()
+    tag = {kind.tag_field} if kind.tag_field else set()
+    return tag.union(*({field.encode_name} | _keys(field.type) for field in kind.fields))
 
 
 def _yaml(value: Any) -> str:

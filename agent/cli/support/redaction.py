@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -70,16 +70,24 @@ _SHORTEST = 4  #: a secret of fewer characters would blot out half of every text
 _LONG = 8  #: a shorter one goes only where it stands as a word: four digits are in many a hash
 
 
-def settings(value: Any) -> Any:
-    """A configuration (as YAML gives it) without secrets, user names, and what addresses carry of them."""
+def settings(value: Any, known: Collection[str] | None = None) -> Any:
+    """A configuration (as YAML gives it) without secrets, user names, and what addresses carry of them.
+
+    ``known``: the keys that there are. What stands under another goes: nobody knows what a misspelled key holds.
+    """
     if isinstance(value, Mapping):
         return {
-            key: REMOVED if _SECRET_KEY.search(str(key)) and inner is not None else settings(inner)
+            key: REMOVED if inner is not None and _is_secret(str(key), inner, known) else settings(inner, known)
             for key, inner in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [settings(inner) for inner in value]
+        return [settings(inner, known) for inner in value]
     return _address(value) if isinstance(value, str) and "://" in value else value
+
+
+def _is_secret(key: str, value: Any, known: Collection[str] | None) -> bool:
+    unknown = known is not None and key not in known and not isinstance(value, Mapping)
+    return unknown or _SECRET_KEY.search(key) is not None
 
 
 def _address(text: str) -> str:
