@@ -4,6 +4,7 @@
 ETC=/etc/weldwatch VAR=/var/lib/weldwatch
 WANTED=/etc/systemd/system/multi-user.target.wants # what is enabled, also while the units are away
 STOPPED=$ETC/.stopped                              # what was on when the program was taken away
+# shellcheck disable=SC2034 # for install.sh
 PENDING=$ETC/.pending                              # what install.sh was about to take into use and to start
 
 systemd_runs() { [ -d /run/systemd/system ]; }

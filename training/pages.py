@@ -59,8 +59,8 @@ PAGES = {
         "Frames to bundle: prepare, train, export, evaluate, bundle. What most people call.",
         examples(
             "weldwatch-train all --recipe demo --data frames/ --out out/",
-            "weldwatch-train all --recipe aluminium --data al5083/ --out al/ --name cell-3",
-            "weldwatch-train all --recipe aluminium --data al5083/ --out al/ --name cell-3 --resume",
+            "weldwatch-train all --recipe aluminium --data al/ --out o/ --name c3",
+            "weldwatch-train all --recipe aluminium --data al/ --out o/ --name c3 --resume",
             then="read out/report.html; then weldwatch bundle install FILE, on the station.",
         ),
     ),

@@ -109,7 +109,10 @@ def test_a_password_comes_as_a_credential(station: Machine) -> None:
     try:
         station.sh("systemctl daemon-reload && systemctl restart weldwatch")
         station.wait_active("weldwatch")
-        by_hand = station.sh("weldwatch check", check=False)
+        by_root = station.sh("weldwatch check", check=False)
+        assert "credential" not in by_root.stdout + by_root.stderr, "root may read what the unit hands over"
+        anybody = "setpriv --reuid=weldwatch --regid=weldwatch --init-groups weldwatch check"
+        by_hand = station.sh(f"cd / && {anybody}", check=False)
         assert "credential:mqtt-password" in by_hand.stdout + by_hand.stderr
         assert "only a service has credentials" in by_hand.stdout + by_hand.stderr
         deliver(station, "to-replay.png")

@@ -49,12 +49,12 @@ echo "clock $(timedatectl show --property=NTPSynchronized --value)"
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(debian: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A bare Debian with each of the paths, and our unit with a script for a command."""
-    bare = Machine(tmp_path_factory.mktemp("sandbox") / "root")
+    bare = Machine(tmp_path_factory.mktemp("sandbox") / "root", debian)
     unit = (ROOT / "systemd" / "weldwatch.service").read_text(encoding="utf-8")
     changes = {"User=weldwatch": "User=root", "Group=weldwatch": "Group=root", "Type=notify": "Type=oneshot",
-               "Restart=on-failure": "Restart=no"}  # fmt: skip
+               "Restart=always": "Restart=no"}  # fmt: skip
     lines = [
         changes.get(line, line) for line in unit.splitlines() if not line.startswith(("ExecStart=", "WatchdogSec="))
     ]

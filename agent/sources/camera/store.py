@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 
 from agent.clock import Before, Clock, compact_utc, days_ago
@@ -120,14 +121,13 @@ class FrameStore:
         """Write a file; durable when this returns. ``OSError`` where it cannot be."""
         hour, _, stem = self.stem(taken).rpartition("/")
         folder = self.folder / hour
-        folder.mkdir(parents=True, exist_ok=True)
         name, number = f"{stem}.{suffix}", 0
         while (folder / name).exists():
             number += 1
             name = f"{stem}_{number}.{suffix}"
         hidden = folder / f".{name}.part"
         try:
-            with hidden.open("wb") as file:
+            with self._begin(hidden) as file:
                 file.write(data)
                 file.flush()
                 hidden.rename(folder / name)
@@ -143,6 +143,12 @@ class FrameStore:
         if full:
             self._wake.set()
         return Saved(f"{hour}/{name}", hashlib.sha256(data).hexdigest(), len(data))
+
+    def _begin(self, hidden: Path) -> BinaryIO:
+        """Make the file in its folder, which no housekeeping takes away in between."""
+        with self._lock:
+            hidden.parent.mkdir(parents=True, exist_ok=True)
+            return hidden.open("wb")
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
@@ -237,10 +243,7 @@ class FrameStore:
 
     def _forget(self, hour: str, folder: Path) -> None:
         """Remove the folders of an hour that are empty; where somebody else's file lies, they stay."""
-        try:
+        with self._lock, contextlib.suppress(OSError):
             folder.rmdir()
-            with self._lock:
-                self._sizes.pop(hour, None)
+            self._sizes.pop(hour, None)
             folder.parent.rmdir()
-        except OSError:
-            return
