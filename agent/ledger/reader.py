@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.errors import RetryError, UsageError
+from agent.errors import FatalError, RetryError, UsageError
 from agent.ledger import database, dead
 from agent.ledger.dead import DeadLetter
 from agent.ports import Stored
@@ -36,8 +36,8 @@ class SinkState:
 
 
 class Reader:
-    """``with Reader(folder) as ledger: …``. ``UsageError`` when there is no readable ledger in the state folder;
-    ``RetryError`` when a part of it turns out to be damaged or the disk fails.
+    """``with Reader(folder) as ledger: …``. ``UsageError``: no ledger that may be read in the state folder;
+    ``FatalError``: it is damaged; ``RetryError``: a part of it turns out to be, or the disk fails.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,8 +71,13 @@ class Reader:
                     connection.execute("SELECT 1 FROM about").fetchone()
                     return connection
                 error = UsageError(f"{self._path}: ledger schema {version}, this weldwatch reads {database.VERSION}")
-            except sqlite3.Error as trouble:
+            except sqlite3.OperationalError as trouble:
                 error = UsageError(f"{self._path}: cannot be read ({trouble}); check owner and mode of the folder")
+            except sqlite3.DatabaseError as trouble:
+                error = FatalError(
+                    f"{self._path}: is damaged ({trouble}); start the agent, which sets it aside, or stop it and read "
+                    f"what can be read: weldwatch outbox salvage {self._path} --out salvaged.jsonl"
+                )
             connection.close()
         raise error if error is not None else AssertionError("unreachable")
 

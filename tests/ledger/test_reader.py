@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.clock import SystemClock, iso_utc, parse_iso
-from agent.errors import RetryError, UsageError
+from agent.errors import FatalError, RetryError, UsageError
 from agent.ledger import Ledger
 from agent.ledger.reader import Reader
 from tests.support.results import CREATED, an_entry
@@ -124,7 +124,7 @@ def test_no_ledger_is_one_line(tmp_path: Path) -> None:
 
 def test_what_is_no_ledger_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite3").write_bytes(b"something else entirely " * 50)
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(FatalError, match=r"is damaged \(file is not a database\).*weldwatch outbox salvage"):
         Reader(tmp_path)
 
 

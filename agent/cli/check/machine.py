@@ -70,7 +70,7 @@ def _last_day(config: AgentConfig) -> tuple[int, float] | None:
 
     from agent.clock import SystemClock, iso_utc
     from agent.config import CameraConfig
-    from agent.errors import RetryError, UsageError
+    from agent.errors import WeldwatchError
     from agent.ledger.reader import Reader
 
     now = SystemClock().now()
@@ -80,8 +80,8 @@ def _last_day(config: AgentConfig) -> tuple[int, float] | None:
         with Reader(Path(config.state)) as ledger:
             _, _, count = ledger.span(since, until)
             images = [json.loads(one.body)["image"] for one in ledger.results(since=since, newest=200)]
-    except (UsageError, RetryError):
-        return None
+    except WeldwatchError:
+        return None  # what is wrong with it is another finding
     if not count:
         return None
     saved = [image["bytes"] or 0 for image in images if image["source"] in cameras]

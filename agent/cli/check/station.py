@@ -107,7 +107,7 @@ def _ways_in(config: AgentConfig) -> Iterator[Finding]:
 
 def ledger(config: AgentConfig) -> Iterator[Finding]:
     """What a start would open, looked at without touching it."""
-    from agent.errors import RetryError, UsageError
+    from agent.errors import WeldwatchError
     from agent.ledger.database import DAMAGED_MARK, FILE
     from agent.ledger.reader import Reader
 
@@ -122,7 +122,7 @@ def ledger(config: AgentConfig) -> Iterator[Finding]:
     try:
         with Reader(state) as opened:
             yield Finding("ledger", "ok", f"{opened.ledger_id} can be read")
-    except (UsageError, RetryError) as error:
+    except WeldwatchError as error:
         remedy = (
             "if it is a newer weldwatch's, install that version; one that is damaged a start sets aside, and goes on"
         )
