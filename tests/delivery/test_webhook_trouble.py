@@ -50,6 +50,9 @@ def floods(wire: socket.socket, first: bytes, wave: bytes) -> None:
 def says(wire: socket.socket, text: bytes) -> None:
     wire.recv(1 << 16)
     wire.sendall(text)
+    wire.shutdown(socket.SHUT_WR)
+    while wire.recv(1 << 16):  # closed with a rest of the request unread, the connection would be reset, answer and all
+        pass
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

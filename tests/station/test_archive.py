@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -269,10 +269,11 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, clock: ManualClock) -> Ledger:
+def ledger(tmp_path: Path, clock: ManualClock) -> Iterator[Ledger]:
     ledger = Ledger.open(tmp_path / "state", clock)
     ledger.register(["files", "mqtt"])
-    return ledger
+    yield ledger
+    ledger.close()
 
 
 def committed(ledger: Ledger, moment: datetime) -> None:

@@ -26,10 +26,14 @@ def stamped(now: float | None = None, level: int = 120) -> bytes:
 
 
 def age_s(picture: Any, now: float) -> float:
-    """How old a picture (uint8, gray or RGB) was at ``now`` (monotonic seconds): resolution 10 ms, modulo 655 s."""
+    """How old a picture (uint8, gray or RGB) was at ``now`` (monotonic seconds): resolution 10 ms, modulo 655 s.
+
+    Times that were rounded on their way may make it a little younger than new: down to -1 s.
+    """
     gray = picture if picture.ndim == 2 else picture[..., 1]
     ticks = 0
     for bit in range(_BITS):
         block = gray[5 : _BLOCK - 5, bit * _BLOCK + 5 : (bit + 1) * _BLOCK - 5]
         ticks |= int(block.mean() > 127) << bit
-    return float((int(now / _TICK_S) - ticks) % (1 << _BITS) * _TICK_S)
+    ahead = round(1 / _TICK_S)
+    return float(((int(now / _TICK_S) - ticks + ahead) % (1 << _BITS) - ahead) * _TICK_S)
