@@ -46,6 +46,7 @@ CREATE TABLE dead (
     sink TEXT NOT NULL, sequence INTEGER NOT NULL, result_id TEXT NOT NULL, reason TEXT NOT NULL,
     buried_at TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (sink, sequence));
 """
+STORED = "SELECT sequence, result_id, created_at, image_name, body FROM results"  #: in the order of ``ports.Stored``
 _TABLES = {"about", "results", "seen", "sinks", "dead"}
 
 #: version → statements that lead to the next one; each step runs in one transaction.

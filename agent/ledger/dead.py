@@ -66,6 +66,20 @@ class DeadLetters:
         with self._access.reading() as reader:
             return all_of(reader, sink)
 
+    def after(self, sink: str, sequence: int) -> set[int]:
+        """The sequences after ``sequence`` that ``sink`` refused."""
+        query = "SELECT sequence FROM dead WHERE sink = ? AND sequence > ?"
+        with self._access.reading() as reader:
+            return {int(number) for (number,) in reader.execute(query, (sink, sequence)).fetchall()}
+
+    def last_but(self, sink: str, sequence: int) -> Stored | None:
+        """The newest result up to ``sequence`` that ``sink`` did not refuse, if one is still kept."""
+        refused = "SELECT 1 FROM dead WHERE sink = ? AND dead.sequence = results.sequence"
+        query = f"{database.STORED} WHERE sequence <= ? AND NOT EXISTS ({refused}) ORDER BY sequence DESC LIMIT 1"
+        with self._access.reading() as reader:
+            row = reader.execute(query, (sequence, sink)).fetchone()
+        return Stored(*row) if row is not None else None
+
     def prune(self, keep_from: datetime) -> int:
         """Drop what was buried before ``keep_from``; how many went, some ten thousand a call at most."""
         dropped = 0

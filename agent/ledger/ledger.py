@@ -134,8 +134,7 @@ class Ledger:
         size = 0
         with self._access.reading() as reader:
             rows = reader.execute(
-                "SELECT sequence, result_id, created_at, image_name, body FROM results "
-                "WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
+                f"{database.STORED} WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
                 (sequence, self.last_sequence, limit),
             )
             for row in rows:
@@ -194,19 +193,11 @@ class Ledger:
         """
         with self._access.lock:
             self._cursors.go_back(sink, sequence)
-            with self._access.reading() as reader:
-                query = "SELECT sequence FROM dead WHERE sink = ? AND sequence > ?"
-                return {int(number) for (number,) in reader.execute(query, (sink, sequence)).fetchall()}
+            return self._dead.after(sink, sequence)
 
     def last_taken(self, sink: str) -> Stored | None:
         """The newest result that ``sink`` has accepted, if it is still kept; what it refused for good is none."""
-        query = (
-            "SELECT sequence, result_id, created_at, image_name, body FROM results WHERE sequence <= ? AND NOT EXISTS "
-            "(SELECT 1 FROM dead WHERE sink = ? AND dead.sequence = results.sequence) ORDER BY sequence DESC LIMIT 1"
-        )
-        with self._access.reading() as reader:
-            row = reader.execute(query, (self.cursor(sink), sink)).fetchone()
-        return Stored(*row) if row is not None else None
+        return self._dead.last_but(sink, self.cursor(sink))
 
     def save_cursors(self) -> bool:
         """Write the cursors that moved, without a sync of their own. False when the disk would not take them."""

@@ -29,7 +29,6 @@ Spare = Callable[[Stored], bool]
 AT_ONCE, _STEPS = 500, 400  #: results a transaction; transactions a call
 _GIVE_BACK_PAGES = 500  #: free pages a transaction; more wait for the next one
 _AHEAD = timedelta(days=1)  #: a time that is further ahead is the mistake of a clock
-_STORED = "SELECT sequence, result_id, created_at, image_name, body FROM results WHERE"
 _LATE = timedelta(minutes=10)  #: from the capture of an image to its result, at most
 
 
@@ -103,12 +102,14 @@ class Pruning:
         with self._access.reading() as reader, closing(reader.execute(query, (*span, done))) as rows:
             names = {str(name) for (name,) in rows}
         if spare is not None:  # one by one: at a camera's pace their bodies together are hundreds of megabytes
-            with self._access.reading() as reader, closing(reader.execute(f"{_STORED} {wanted}", span)) as rows:
+            query = f"{database.STORED} WHERE {wanted}"
+            with self._access.reading() as reader, closing(reader.execute(query, span)) as rows:
                 names.update(one.image_name for one in (Stored(*row) for row in rows) if spare(one))
         return names
 
     def _stored(self, wanted: str, *values: object) -> list[Stored]:
-        with self._access.reading() as reader, closing(reader.execute(f"{_STORED} {wanted}", values)) as rows:
+        query = f"{database.STORED} WHERE {wanted}"
+        with self._access.reading() as reader, closing(reader.execute(query, values)) as rows:
             return [Stored(*row) for row in rows.fetchall()]
 
     def used_bytes(self) -> int:
