@@ -1,9 +1,11 @@
 """The suite in two phases: what bears company runs side by side, then what measures has the machine to itself.
 
-    ─▶ all but `quiet`, several workers, a file stays with one of them ─▶ `quiet`, one after the other ─▶ exit code
+    ─▶ all but `quiet`, several workers, a file stays with one of them ─▶ `quiet`, one after the other
+    ─▶ what failed, told once more ─▶ exit code
 
 ``python -m tests.phases [words for pytest]``; the words go to both. The second phase runs also when the first has
-failed: one run tells everything. Exit code: that of the first phase that did not pass.
+failed, and what failed in either is the last that is said: one run tells everything, and so does its end. Exit code:
+that of the first phase that did not pass.
 """
 
 from __future__ import annotations
@@ -11,13 +13,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 #: One more than there are cores, as a test waits for half of its time; more than four only wait for the same disk.
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
 TOGETHER = ("-n", str(WORKERS), "--dist", "loadscope", "--no-loadscope-reorder")
 #: What pytest ends with when a choice of words leaves a phase without a test: no failure.
 NO_TESTS = 5
+#: Of a failure, once more: the last lines of what pytest said of it.
+RETOLD_LINES = 30
 
 
 def phases(marks: str = "") -> list[list[str]]:
@@ -28,10 +35,29 @@ def phases(marks: str = "") -> list[list[str]]:
 
 def main(words: Sequence[str]) -> int:
     """Both phases in this Python."""
-    codes = [_ended([*phase, *words]) for phase in phases()]
+    with tempfile.TemporaryDirectory() as folder:
+        reports = [Path(folder) / f"{number}.xml" for number, _ in enumerate(phases())]
+        codes = [
+            _ended([*phase, f"--junit-xml={report}", *words]) for phase, report in zip(phases(), reports, strict=True)
+        ]
+        for report in reports:
+            for line in failures(report):
+                sys.stdout.write(line + "\n")
     if set(codes) == {NO_TESTS}:
         return NO_TESTS
     return next((code for code in codes if code not in (0, NO_TESTS)), 0)
+
+
+def failures(report: Path) -> Iterator[str]:
+    """What failed, by pytest's report as JUnit writes it: a head and the end of its story each. A phase that left no
+    report has said by itself why.
+    """
+    if not report.exists():
+        return
+    for case in ET.parse(report).iter("testcase"):  # noqa: S314  # pytest wrote it a moment ago
+        for outcome in (*case.iterfind("failure"), *case.iterfind("error")):
+            yield f"==== {outcome.tag}: {case.get('classname')}::{case.get('name')} ===="
+            yield from (outcome.text or outcome.get("message", "")).splitlines()[-RETOLD_LINES:]
 
 
 def _ended(words: Sequence[str]) -> int:

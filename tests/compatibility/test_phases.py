@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +43,26 @@ def test_either_phase_can_fail(codes: tuple[int, int], told: int, monkeypatch: p
     ended = iter(codes)
     monkeypatch.setattr(phases, "_ended", lambda words: next(ended))
     assert phases.main([]) == told
+
+
+def test_what_failed_in_either_is_the_last_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = quiet: alone\n")
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "def test_side_by_side(): assert 'apples' == 'pears'\n"
+        "@pytest.fixture\n"
+        "def broken(): raise OSError('no disk')\n"
+        "@pytest.mark.quiet\n"
+        "def test_alone(broken): pass\n"
+        "@pytest.mark.quiet\n"
+        "def test_that_passes(): pass\n"
+    )
+    command = [sys.executable, "-m", "tests.phases", "-n", "0", "-c", str(tmp_path / "pytest.ini"), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = done.stdout[done.stdout.rindex("short test summary") :]
+    assert "==== failure: test_it::test_side_by_side ====" in told
+    assert "'apples' == 'pears'" in told
+    assert "==== error: test_it::test_alone ====" in told
+    assert "OSError: no disk" in told
+    assert "test_that_passes" not in told
