@@ -9,34 +9,22 @@ The bootstrap draws what was seen, and only that: five recordings without an esc
   frames of one recording are no pairs of their own. No binomial stands in, since an AUC is not a share of recordings;
 - with fewer than two recordings of either kind of frame there is no interval.
 
-Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927) 209-212; of the usual
-ones it is the one to use where observations are few: Brown, Cai, DasGupta, "Interval estimation for a binomial
-proportion", Statistical Science 16 (2001) 101-133. That recordings are the observations is the worst case, frames of a
-recording being all alike (a design effect of the recording's length; Kish, "Survey Sampling", 1965, section 5.4).
+That recordings are the observations is the worst case, frames of a recording being all alike (a design effect of the
+recording's length; Kish, "Survey Sampling", 1965, section 5.4).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.wilson import wilson
 from training import statistics
 from training.statistics import DRAWS, F64, Bools, Interval
 
 FEW = "[too few recordings for an interval]"  #: where one would stand
-
-
-def wilson(rate: float, observations: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share 0…1 of so many observations (at least 1)."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = z * z / observations
-    middle = (rate + share / 2) / (1 + share)
-    half = z / (1 + share) * sqrt(rate * (1 - rate) / observations + share / (4 * observations))
-    return max(0.0, min(rate, middle - half)), min(1.0, max(rate, middle + half))  # rounding must not part it from rate
 
 
 @dataclass(frozen=True)

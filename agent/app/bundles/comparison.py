@@ -5,9 +5,8 @@ Invariants
   neither, and counted apart.
 - Frames of one part look alike, so the part is the unit of chance: intervals come from resampling whole parts (cluster
   bootstrap, percentiles; Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8), and are
-  never narrower than the score interval of that share of so many parts (Wilson, "Probable inference, the law of
-  succession, and statistical inference", 1927). Without ids each frame counts as a part of its own, which is too kind,
-  and said.
+  never narrower than Wilson's of that share of so many parts. Without ids each frame counts as a part of its own, which
+  is too kind, and said.
 - The same lines and labels give the same numbers.
 """
 
@@ -27,9 +26,9 @@ from agent.app.bundles.labels import Labels
 from agent.app.bundles.shadow import Verdict
 from agent.errors import UsageError
 from agent.result import Evaluation, ImageFacts, ModelFacts, Timing
+from agent.wilson import wilson
 
 CONFIDENCE = 0.95
-_Z = 1.959964  #: of 95%, both sides
 _DRAWS = 1000
 SHOWN = 1000  #: disagreements told one by one, at most
 
@@ -85,17 +84,9 @@ class _Rate:
         kinds = Counter((hits, frames) for hits, frames in self.parts.values())
         kinds[1, 1] += self.alone[0]
         kinds[0, 1] += self.alone[1] - self.alone[0]
-        low, high = _bootstrap(kinds) if self.parts else wilson(hits, frames)
+        low, high = _bootstrap(kinds) if self.parts else wilson(hits / frames, frames, CONFIDENCE)
         share = hits / frames
         return Interval(hits, frames, share, min(low, share), max(high, share))
-
-
-def wilson(hits: float, among: int) -> tuple[float, float]:
-    """Wilson's score interval of a share, 95%, in 0…1; ``among`` is above 0."""
-    share, weight = hits / among, _Z**2 / among
-    centre = (share + weight / 2) / (1 + weight)
-    half = _Z / (1 + weight) * float(np.sqrt(share * (1 - share) / among + weight / (4 * among)))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _bootstrap(kinds: Counter[tuple[int, int]]) -> tuple[float, float]:
@@ -106,7 +97,7 @@ def _bootstrap(kinds: Counter[tuple[int, int]]) -> tuple[float, float]:
     drawn = np.random.default_rng(parts).multinomial(parts, shares, size=_DRAWS) @ counts
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     hits, frames = shares @ counts
-    least, most = wilson(float(parts * hits / frames), parts)
+    least, most = wilson(float(hits / frames), parts, CONFIDENCE)
     return float(min(low, least)), float(max(high, most))
 
 
