@@ -90,10 +90,8 @@ def assemble(
     commands = _commands(
         config, sources, jobs, bundles, ReplayOrder(replays, ledger, config.zone, clock), health, clock
     )
-    config, mqtt = _with_broker(config, closing), None
-    taken = partial(ledger.last_taken, MqttSink.name)
-    if config.mqtt is not None:
-        mqtt = MqttSink(config.mqtt, config.topic, status, health, clock, commands, once=once, taken=taken)
+    config = _with_broker(config, closing)
+    mqtt = _mqtt(config, ledger, status, commands, health, clock, once=once)
     others = _others(config, ledger, bundles.loaded.model.decision.labels, health, clock)
     sinks: list[Sink] = [sink for sink in (files, mqtt, *others) if sink is not None]
     ledger.register([sink.name for sink in sinks])
@@ -167,6 +165,22 @@ def _commands(
     arrival = Arrival(bundles, Remote(config.bundle, bundles.store))
     known = {**orders(sources, jobs), **arrival.orders(), **again.orders()}
     return Commands(known, config.mqtt.commands if config.mqtt else (), health, clock)
+
+
+def _mqtt(
+    config: AgentConfig,
+    ledger: Ledger,
+    status: Callable[[], dict[str, Any]],
+    commands: Commands,
+    health: Health,
+    clock: Clock,
+    *,
+    once: bool,
+) -> MqttSink | None:
+    if config.mqtt is None:
+        return None
+    taken = partial(ledger.last_taken, MqttSink.name)
+    return MqttSink(config.mqtt, config.topic, status, health, clock, commands, once=once, taken=taken)
 
 
 def _others(config: AgentConfig, ledger: Ledger, labels: Sequence[str], health: Health, clock: Clock) -> Iterator[Sink]:
