@@ -24,6 +24,7 @@ from agent.clock import SystemClock, iso_utc, kernels_word
 from agent.ledger import Ledger, database
 from tests.support import certificates
 from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
 from tests.support.results import an_entry
 from tests.support.station import Station, until, weldwatch
 
@@ -43,12 +44,6 @@ def test_a_sound_station_has_every_kind_of_finding_and_is_not_changed(tmp_path: 
     assert {finding["state"] for finding in found.values()} <= {"ok", "warning"}
     assert all(finding["remedy"] for finding in found.values() if finding["state"] != "ok")
     assert sorted(path for path in station.root.rglob("*")) == before
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1]) - 1
 
 
 def test_certificates_are_looked_at_before_they_end(tmp_path: Path) -> None:

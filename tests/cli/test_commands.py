@@ -18,7 +18,8 @@ from agent.bundle.archive import Archive
 from agent.cli.main import main
 from agent.model.store import resolve
 from tests.support.bundles import brightness_bundle, flat_png
-from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.mosquitto import Mosquitto
+from tests.support.ports import free_port
 from tests.support.station import Station, weldwatch
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "config" / "schemas" / "result.schema.json").read_text())

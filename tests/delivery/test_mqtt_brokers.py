@@ -16,9 +16,10 @@ from agent.delivery.mqtt import probe
 from agent.errors import ConfigError
 from agent.ledger import Ledger
 from tests.support.certificates import authority
-from tests.support.mosquitto import Listener, Mosquitto, free_port, passwords
+from tests.support.mosquitto import Listener, Mosquitto, passwords
 from tests.support.mqtt_station import TOPIC, Start, sequences
 from tests.support.network import Wire, silent_listener
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.quiet
 

@@ -15,9 +15,10 @@ from agent.delivery.mqtt.settings import client_id_for
 from agent.errors import UsageError
 from agent.health import Health
 from tests.support.certificates import Authority, authority
-from tests.support.mosquitto import Listener, Mosquitto, free_port, passwords
+from tests.support.mosquitto import Listener, Mosquitto, passwords
 from tests.support.mqtt_station import TOPIC, Start, sequences
 from tests.support.network import Wire, silent_listener
+from tests.support.ports import free_port
 
 # --- brokers that refuse ---
 

@@ -70,6 +70,7 @@ HOSTILE: dict[str, tuple[Callable[[socket.socket], None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_no_answer_is_retried_and_never_takes_longer_than_allowed(kind: str) -> None:
     talk, cause = HOSTILE[kind]

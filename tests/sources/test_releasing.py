@@ -110,6 +110,7 @@ def test_a_fault_of_ours_ends_neither_the_thread_nor_the_release(bench, png, mon
     assert any(record.exc_info and "please report it" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.quiet
 def test_a_target_that_hangs_makes_no_stop_long(bench, png, hanging, caplog):
     answers, asked = hanging
     aged(bench.captures / "a.png", png)

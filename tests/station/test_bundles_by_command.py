@@ -289,6 +289,7 @@ def drip(first: bytes) -> Callable[[socket.socket], None]:
     return talk
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("scheme", "first"),
     [
@@ -312,6 +313,7 @@ def test_a_server_that_drips_is_left_when_time_is_up(
     assert list(station.store.folder.glob(".*.tmp")) == []
 
 
+@pytest.mark.quiet
 def test_a_server_that_drips_after_a_redirect_has_no_time_of_its_own(
     station: Bundles, shop: str, tmp_path: Path
 ) -> None:

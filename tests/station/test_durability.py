@@ -89,6 +89,7 @@ def test_once_waits_for_the_broker_and_says_what_stays_behind(tmp_path: Path) ->
         assert len(listener.until(lambda results: len(results) == 1)) == 1
 
 
+@pytest.mark.quiet
 def test_once_waits_for_no_subscriber_where_the_broker_is_there(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
         station = Station(tmp_path / "station", mqtt={"host": broker.host, "port": broker.port})

@@ -35,6 +35,7 @@ def test_a_clock_that_is_set_costs_no_image_its_result(tmp_path: Path) -> None:
     assert len(station.files()) == count
 
 
+@pytest.mark.quiet
 def test_an_archive_that_hangs_holds_up_neither_inspection_nor_the_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

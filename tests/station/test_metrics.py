@@ -30,6 +30,7 @@ from tests.docs import source
 from tests.docs.pages import ROOT, blocks, codes, section
 from tests.support import certificates
 from tests.support.bundles import flat_png
+from tests.support.ports import free_port
 from tests.support.station import Station, until
 
 DEPLOY = ROOT / "deploy"
@@ -38,12 +39,6 @@ DEPLOY = ROOT / "deploy"
 def promtool(*arguments: str | Path, text: str | None = None) -> None:
     done = subprocess.run(["promtool", *arguments], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def scrape(port: int) -> str:
@@ -263,6 +258,7 @@ def test_a_port_that_is_taken_is_a_problem_and_not_the_end(monkeypatch: pytest.M
         scrape(port)
 
 
+@pytest.mark.quiet
 def test_a_hundred_scrapes_look_once_and_a_silent_client_holds_up_nobody() -> None:
     looks = []
 
@@ -289,6 +285,7 @@ def test_a_hundred_scrapes_look_once_and_a_silent_client_holds_up_nobody() -> No
     served.stop()
 
 
+@pytest.mark.quiet
 def test_two_hundred_who_drip_take_neither_the_stations_descriptors_nor_a_scrapes_place(tmp_path: Path) -> None:
     port, over = free_port(), threading.Event()
     station = Station(tmp_path, metrics={"port": port})

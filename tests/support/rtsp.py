@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from tests.support.camera_process import CameraProcess
-from tests.support.mosquitto import free_port
+from tests.support.ports import free_port
 
 
 class RtspCamera(CameraProcess):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agent import __version__
 from tests.support.bundles import brightness_bundle, flat_png
-from tests.support.mosquitto import free_port
+from tests.support.ports import free_port
 from tests.support.station import Station, weldwatch
 
 STATES = Path(__file__).parent / "states"

@@ -21,7 +21,7 @@ from agent.sources.camera.grabber import Grabber
 from tests.sources.camera.conftest import FakeCamera
 from tests.support.gige import gige_camera, simulated_producer
 from tests.support.mjpeg import MjpegCamera, mjpeg_camera
-from tests.support.mosquitto import free_port
+from tests.support.ports import free_port
 from tests.support.rtsp import rtsp_camera
 from tests.support.stamp import age_s
 

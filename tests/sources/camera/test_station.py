@@ -22,7 +22,8 @@ from agent.sources.camera.build import grabber_of
 from tests.support.caller import Caller
 from tests.support.gige import gige_camera, simulated_producer
 from tests.support.mjpeg import mjpeg_camera
-from tests.support.mosquitto import Listener, Mosquitto, free_port
+from tests.support.mosquitto import Listener, Mosquitto
+from tests.support.ports import free_port
 from tests.support.rtsp import rtsp_camera
 from tests.support.stamp import age_s
 from tests.support.station import Station, until, weldwatch
