@@ -83,7 +83,8 @@ class FrameStore:
         self._tidying = threading.Lock()  #: one at a time removes
         self._stem, self._form, self._keep = quote(source, safe=" "), form, keep
         self._clock, self._health = clock, health
-        self._lock = threading.Lock()  # guards the sizes
+        self._lock = threading.Lock()  # guards the sizes, and what is under way
+        self._under_way: tuple[str, ...] = ()  #: names of the frame that is being saved, which no housekeeping touches
         self._sizes: dict[str, int] = {}  #: bytes by "day/hour"
         self._measured = False  #: whether they hold what lay there from before
         self._stop = threading.Event()
@@ -127,7 +128,7 @@ class FrameStore:
             name = f"{stem}_{number}.{suffix}"
         hidden = folder / f".{name}.part"
         try:
-            with self._begin(hidden) as file:
+            with self._begin(hidden, name) as file:
                 file.write(data)
                 file.flush()
                 hidden.rename(folder / name)
@@ -136,17 +137,20 @@ class FrameStore:
             for rest in (hidden, folder / name):
                 with contextlib.suppress(OSError):  # what stays all the same, the housekeeping removes in its time
                     rest.unlink(missing_ok=True)
+            self._under_way = ()
             raise
         with self._lock:
+            self._under_way = ()
             self._sizes[hour] = self._sizes.get(hour, 0) + len(data)
             full = sum(self._sizes.values()) > self._keep.bytes
         if full:
             self._wake.set()
         return Saved(f"{hour}/{name}", hashlib.sha256(data).hexdigest(), len(data))
 
-    def _begin(self, hidden: Path) -> BinaryIO:
-        """Make the file in its folder, which no housekeeping takes away in between."""
+    def _begin(self, hidden: Path, name: str) -> BinaryIO:
+        """Make the file in its folder, of which no housekeeping takes anything away in between."""
         with self._lock:
+            self._under_way = hidden.name, name
             hidden.parent.mkdir(parents=True, exist_ok=True)
             return hidden.open("wb")
 
@@ -175,7 +179,7 @@ class FrameStore:
         for hour, folder in self._hours():
             with os.scandir(folder) as entries:
                 ours = [entry for entry in entries if self._is_ours(entry.name)]
-                sizes[hour] = sum(entry.stat(follow_symlinks=False).st_size for entry in ours)
+                sizes[hour] = sum(map(_bytes, ours))
         with self._lock:
             for hour, size in sizes.items():
                 self._sizes[hour] = self._sizes.get(hour, 0) + size
@@ -230,16 +234,21 @@ class FrameStore:
         """The frames of an hour, ``but`` these (names relative to the store); how many went."""
         with os.scandir(folder) as entries:
             ours = [entry for entry in entries if self._is_ours(entry.name)]
-        going = [entry for entry in ours if f"{hour}/{entry.name}" not in but]
-        gone = sum(entry.stat(follow_symlinks=False).st_size for entry in going)
+        with self._lock:
+            kept = {*but, *(f"{hour}/{name}" for name in self._under_way)}
+        going = [entry for entry in ours if f"{hour}/{entry.name}" not in kept]
+        went = gone = 0
         for entry in going:
-            Path(entry.path).unlink(missing_ok=True)
+            size = _bytes(entry)
+            with contextlib.suppress(FileNotFoundError):
+                Path(entry.path).unlink()
+                went, gone = went + 1, gone + size
         with self._lock:  # a frame that was saved meanwhile goes on counting
             self._sizes[hour] = max(0, self._sizes.get(hour, 0) - gone)
-        self._health.count("frames_removed", len(going))
+        self._health.count("frames_removed", went)
         if len(going) == len(ours):
             self._forget(hour, folder)
-        return len(going)
+        return went
 
     def _forget(self, hour: str, folder: Path) -> None:
         """Remove the folders of an hour that are empty; where somebody else's file lies, they stay."""
@@ -247,3 +256,11 @@ class FrameStore:
             folder.rmdir()
             self._sizes.pop(hour, None)
             folder.parent.rmdir()
+
+
+def _bytes(entry: os.DirEntry[str]) -> int:
+    """0 for one that is gone meanwhile: the frame that was being saved has its name by now."""
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0

@@ -98,6 +98,36 @@ def test_a_full_store_is_tidied_while_it_runs(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.png")) <= 1000
 
 
+@pytest.mark.parametrize("moment", ["it has begun", "it has its name"])
+def test_the_frame_that_is_being_saved_is_left_alone(tmp_path: Path, monkeypatch: Any, moment: str) -> None:
+    """As at the turn of an hour, with a store that is full."""
+    frames, begin, sync = store(tmp_path, size=100), FrameStore._begin, os.fsync
+
+    def shed() -> None:
+        while frames.shed():
+            pass
+
+    def begun(*names: Any) -> Any:
+        file = begin(*names)
+        shed()
+        return file
+
+    def synced(number: int) -> None:
+        shed()
+        sync(number)
+
+    frames.save(b"x" * 80, "png", START - 2 * HOUR)
+    if moment == "it has begun":
+        monkeypatch.setattr(FrameStore, "_begin", begun)
+    else:
+        monkeypatch.setattr(os, "fsync", synced)
+    saved = frames.save(b"x" * 90, "png", START - HOUR)
+    assert files(tmp_path) == [saved.name]
+    monkeypatch.undo()
+    frames.tidy()
+    assert files(tmp_path) == [saved.name], "it counts once"
+
+
 def test_trouble_ends_no_housekeeping(tmp_path: Path, monkeypatch: Any) -> None:
     """A file that somebody removes at the same moment, a ledger that cannot answer just then."""
     monkeypatch.setattr(module, "AGAIN_S", 0.05)
