@@ -236,11 +236,14 @@ def test_the_runtime_reports_to_nobody(station: Station) -> None:
     command = ["strace", "-f", "-e", "trace=connect,openat", "-o", str(trace), *WELDWATCH, "run", "--config",
                str(station.file)]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        station.wait_for(1)
-        time.sleep(5)  # the first report would come a few seconds after the start
-        agent = int((station.root / "state" / "agent.lock").read_text().split()[1].rstrip(","))
-        os.kill(agent, signal.SIGTERM)
-        assert process.wait(30) == 0
+        try:
+            station.wait_for(1)
+            time.sleep(5)  # the first report would come a few seconds after the start
+            agent = int((station.root / "state" / "agent.lock").read_text().split()[1].rstrip(","))
+            os.kill(agent, signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
     text = trace.read_text(errors="replace")
     assert "agent.lock" in text
     assert "AF_INET" not in text
