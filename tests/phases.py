@@ -50,12 +50,14 @@ def main(words: Sequence[str]) -> int:
 
 
 def failures(report: Path) -> Iterator[str]:
-    """What failed, by pytest's report as JUnit writes it: a head and the end of its story each. A phase that left no
-    report has said by itself why.
+    """What failed, by pytest's report as JUnit writes it: a head and the end of its story each. Nothing for a phase
+    that left no whole report: it was ended, or told to put it elsewhere.
     """
-    if not report.exists():
+    try:
+        cases = ET.parse(report).iter("testcase")  # noqa: S314  # pytest wrote it a moment ago
+    except (FileNotFoundError, ET.ParseError):
         return
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314  # pytest wrote it a moment ago
+    for case in cases:
         for outcome in (*case.iterfind("failure"), *case.iterfind("error")):
             yield f"==== {outcome.tag}: {case.get('classname')}::{case.get('name')} ===="
             yield from (outcome.text or outcome.get("message", "")).splitlines()[-RETOLD_LINES:]

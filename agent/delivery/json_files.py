@@ -158,7 +158,9 @@ class JsonFiles:
         oldest = min(keep_from, undelivered_since or keep_from).astimezone(timezone.utc)
         first_kept = f"{oldest:%Y-%m-%d}"
         spare_since = self._clock.monotonic() - (self._clock.now() - keep_from).total_seconds()
-        self._written = {day: at for day, at in list(self._written.items()) if at > spare_since}
+        for day, at in list(self._written.items()):  # which the other thread adds to
+            if at <= spare_since:
+                self._written.pop(day, None)
         for entry in sorted(self._directory.glob("????-??-??*")):
             day = entry.name[:10]
             if not _DAY.fullmatch(day) or day >= first_kept or day in self._written or entry.is_symlink():

@@ -36,7 +36,7 @@ def findings(station: Station, expected: int = 0) -> dict[str, dict[str, Any]]:
 
 
 def test_a_sound_station_has_every_kind_of_finding_and_is_not_changed(tmp_path: Path) -> None:
-    station = Station(tmp_path / "s", metrics={"port": 1 + free_port()})
+    station = Station(tmp_path / "s", metrics={"port": free_port()})
     before = sorted(path for path in station.root.rglob("*"))
     found = findings(station)
     assert {"configuration", "user", "bundle", "sources[0].path", "state", "results.directory", "disk of state",

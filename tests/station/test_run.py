@@ -235,7 +235,8 @@ def test_the_runtime_reports_to_nobody(station: Station) -> None:
     trace = station.root / "trace"
     command = ["strace", "-f", "-e", "trace=connect,openat", "-o", str(trace), *WELDWATCH, "run", "--config",
                str(station.file)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, start_new_session=True, **quiet) as process:
         try:
             station.wait_for(1)
             time.sleep(5)  # the first report would come a few seconds after the start
@@ -243,7 +244,8 @@ def test_the_runtime_reports_to_nobody(station: Station) -> None:
             os.kill(agent, signal.SIGTERM)
             assert process.wait(30) == 0
         finally:
-            process.kill()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
     text = trace.read_text(errors="replace")
     assert "agent.lock" in text
     assert "AF_INET" not in text

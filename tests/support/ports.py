@@ -8,30 +8,32 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-_LOWEST = 10_240
+_LOWEST, _SHARES = 10_240, 8
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port() -> int:
-    """A port that nobody listens on at present, and that no other test of this run is given.
+    """A port that nobody listens on at present, and that no other test of this run is given soon.
 
     It lies below those from which the kernel serves whoever connects: of those one may be taken, while nobody listens,
-    by a connection of another test, or by the very client that tries to reach it (it then talks to itself).
+    by a connection of another test, or by the very client that tries to reach it (it then talks to itself). Where there
+    are none below, the kernel chooses.
     """
     return next(_free)
 
 
 def _ports() -> Iterator[int]:
-    span = int(_EPHEMERAL.read_text().split()[0]) - _LOWEST
-    # Workers run side by side and have neighbouring process ids: far apart they do not meet.
-    for number in count(os.getpid() * 1009):
-        port = _LOWEST + number % span
+    many = (int(_EPHEMERAL.read_text().split()[0]) - _LOWEST) // _SHARES
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+    for number in count(os.getpid()):
+        port = _LOWEST + worker * many + number % many if many > 0 else 0
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        yield port
+            found = int(probe.getsockname()[1])
+        yield found
 
 
 _free = _ports()

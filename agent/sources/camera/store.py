@@ -87,6 +87,7 @@ class FrameStore:
         self._under_way: tuple[str, ...] = ()  #: names of the frame that is being saved, which no housekeeping touches
         self._sizes: dict[str, int] = {}  #: bytes by "day/hour"
         self._measured = False  #: whether they hold what lay there from before
+        self._fresh: set[str] = set()  #: saved until then, so counted already
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -128,7 +129,7 @@ class FrameStore:
             name = f"{stem}_{number}.{suffix}"
         hidden = folder / f".{name}.part"
         try:
-            with self._begin(hidden, name) as file:
+            with self._begin(hour, hidden, name) as file:
                 file.write(data)
                 file.flush()
                 hidden.rename(folder / name)
@@ -147,10 +148,12 @@ class FrameStore:
             self._wake.set()
         return Saved(f"{hour}/{name}", hashlib.sha256(data).hexdigest(), len(data))
 
-    def _begin(self, hidden: Path, name: str) -> BinaryIO:
+    def _begin(self, hour: str, hidden: Path, name: str) -> BinaryIO:
         """Make the file in its folder, of which no housekeeping takes anything away in between."""
         with self._lock:
             self._under_way = hidden.name, name
+            if not self._measured:
+                self._fresh.update(f"{hour}/{one}" for one in self._under_way)
             hidden.parent.mkdir(parents=True, exist_ok=True)
             return hidden.open("wb")
 
@@ -175,15 +178,19 @@ class FrameStore:
         """Add up what lies there from before, once."""
         if self._measured:
             return
-        sizes: dict[str, int] = {}
-        for hour, folder in self._hours():
-            with os.scandir(folder) as entries:
-                ours = [entry for entry in entries if self._is_ours(entry.name)]
-                sizes[hour] = sum(map(_bytes, ours))
-        with self._lock:
-            for hour, size in sizes.items():
-                self._sizes[hour] = self._sizes.get(hour, 0) + size
-        self._measured = True
+        with self._tidying:
+            sizes: dict[str, int] = {}
+            for hour, folder in self._hours():
+                with os.scandir(folder) as entries:
+                    ours = [entry for entry in entries if self._is_ours(entry.name)]
+                with self._lock:
+                    fresh = self._fresh.copy()
+                sizes[hour] = sum(_bytes(entry) for entry in ours if f"{hour}/{entry.name}" not in fresh)
+            with self._lock:
+                for hour, size in sizes.items():
+                    self._sizes[hour] = self._sizes.get(hour, 0) + size
+                self._measured = True
+                self._fresh.clear()
 
     def _hours(self) -> Iterator[tuple[str, Path]]:
         """Folders of the store, the oldest first."""
@@ -232,8 +239,11 @@ class FrameStore:
 
     def _remove(self, hour: str, folder: Path, but: Collection[str] = ()) -> int:
         """The frames of an hour, ``but`` these (names relative to the store); how many went."""
-        with os.scandir(folder) as entries:
-            ours = [entry for entry in entries if self._is_ours(entry.name)]
+        try:
+            with os.scandir(folder) as entries:
+                ours = [entry for entry in entries if self._is_ours(entry.name)]
+        except FileNotFoundError:  # an empty hour that was forgotten a moment ago
+            return 0
         with self._lock:
             kept = {*but, *(f"{hour}/{name}" for name in self._under_way)}
         going = [entry for entry in ours if f"{hour}/{entry.name}" not in kept]
