@@ -24,6 +24,8 @@ WORKERS = min(4, (os.cpu_count() or 1) + 1)
 TOGETHER = ("-n", str(WORKERS), "--dist", "loadscope", "--no-loadscope-reorder", "--max-worker-restart=0")
 #: What pytest ends with when a choice of words leaves a phase without a test: no failure.
 NO_TESTS = 5
+#: The form of the report that has room for what ``figure`` records.
+REPORT = ("-o", "junit_family=xunit1")
 #: Of a failure, once more: the last lines of what pytest said of it.
 RETOLD_LINES = 30
 
@@ -39,7 +41,8 @@ def main(words: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         reports = [Path(folder) / f"{number}.xml" for number, _ in enumerate(phases())]
         codes = [
-            _ended([*phase, f"--junit-xml={report}", *words]) for phase, report in zip(phases(), reports, strict=True)
+            _ended([*phase, *REPORT, f"--junit-xml={report}", *words])
+            for phase, report in zip(phases(), reports, strict=True)
         ]
         for report in reports:
             for line in failures(report):

@@ -46,7 +46,7 @@ def test_either_phase_can_fail(codes: tuple[int, int], told: int, monkeypatch: p
 
 
 def test_what_failed_in_either_is_the_last_that_is_said(tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = quiet: alone\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = quiet: alone\nfilterwarnings = error\n")
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
         "def test_side_by_side(): assert 'apples' == 'pears'\n"
@@ -55,7 +55,7 @@ def test_what_failed_in_either_is_the_last_that_is_said(tmp_path: Path) -> None:
         "@pytest.mark.quiet\n"
         "def test_alone(broken): pass\n"
         "@pytest.mark.quiet\n"
-        "def test_that_passes(): pass\n"
+        "def test_that_passes(record_property): record_property('figure', '3 s')\n"
     )
     command = [sys.executable, "-m", "tests.phases", "-n", "0", "-c", str(tmp_path / "pytest.ini"), str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
