@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 #: One more than there are cores, as a test waits for half of its time; more than four only wait for the same disk.
-#: A worker that a stuck test takes along ends the phase: xdist 3.8 would wait for ever for the one in its place.
 WORKERS = min(4, (os.cpu_count() or 1) + 1)
+#: A worker that a stuck test takes along ends the phase: xdist 3.8 would wait for ever for the one in its place.
 TOGETHER = ("-n", str(WORKERS), "--dist", "loadscope", "--no-loadscope-reorder", "--max-worker-restart=0")
 #: What pytest ends with when a choice of words leaves a phase without a test: no failure.
 NO_TESTS = 5

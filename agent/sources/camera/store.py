@@ -84,7 +84,7 @@ class FrameStore:
         self._stem, self._form, self._keep = quote(source, safe=" "), form, keep
         self._clock, self._health = clock, health
         self._lock = threading.Lock()  # guards the sizes, and what is under way
-        self._under_way: tuple[str, ...] = ()  #: names of the frame that is being saved, which no housekeeping touches
+        self._under_way: tuple[str, ...] = ()  #: the frame that is being saved, by its names: no housekeeping takes it
         self._sizes: dict[str, int] = {}  #: bytes by "day/hour"
         self._measured = False  #: whether they hold what lay there from before
         self._fresh: set[str] = set()  #: saved until then, so counted already
@@ -151,9 +151,9 @@ class FrameStore:
     def _begin(self, hour: str, hidden: Path, name: str) -> BinaryIO:
         """Make the file in its folder, of which no housekeeping takes anything away in between."""
         with self._lock:
-            self._under_way = hidden.name, name
+            self._under_way = f"{hour}/{hidden.name}", f"{hour}/{name}"
             if not self._measured:
-                self._fresh.update(f"{hour}/{one}" for one in self._under_way)
+                self._fresh.update(self._under_way)
             hidden.parent.mkdir(parents=True, exist_ok=True)
             return hidden.open("wb")
 
@@ -245,7 +245,7 @@ class FrameStore:
         except FileNotFoundError:  # an empty hour that was forgotten a moment ago
             return 0
         with self._lock:
-            kept = {*but, *(f"{hour}/{name}" for name in self._under_way)}
+            kept = {*but, *self._under_way}
         going = [entry for entry in ours if f"{hour}/{entry.name}" not in kept]
         went = gone = 0
         for entry in going:
